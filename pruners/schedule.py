@@ -1,0 +1,268 @@
+"""The schedule: everything the runtime needs to prune a model, as a file that travels.
+
+Importing this module costs milliseconds: it needs neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from itertools import pairwise
+from typing import Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pruners.errors import ScheduleError
+from pruners.shape import Shape
+from pruners.stages import Stage
+
+FORMAT: Literal["prunetune.schedule"] = "prunetune.schedule"
+VERSION: Literal[1] = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cost(_Record):
+    """What a schedule costs on the shape it was priced for.
+
+    Attributes:
+        tflops: FLOPs of one prefill in 10^12, convention `total`; 1 multiply-accumulate is 2 FLOPs.
+        dense_tflops: The same without pruning.
+        mean_visual_tokens: Visual tokens alive, averaged over decoder layers.
+        visual_tokens_per_layer: Visual tokens alive in each decoder layer.
+        llm_macs: Multiply-accumulates in 10^12, convention `llm-macs` (the literature's
+            "3.82 TFLOPs").
+        kv_bytes: Size of the key-value cache after prefill, in bytes.
+        breakdown: Parts that `tflops` is the sum of, in 10^12 FLOPs.
+    """
+
+    tflops: float = Field(ge=0)
+    dense_tflops: float = Field(ge=0)
+    mean_visual_tokens: float = Field(ge=0)
+    visual_tokens_per_layer: tuple[int, ...]
+    llm_macs: float = Field(ge=0)
+    kv_bytes: int = Field(ge=0)
+    breakdown: dict[str, float] = Field(default_factory=dict)
+
+
+class SplitEvidence(_Record):
+    """What was measured on one split.
+
+    Attributes:
+        samples: Number of samples.
+        accuracy: Mean over tasks of the pruned model's accuracy, in [0, 1].
+        dense_accuracy: The same for the dense model on the same samples.
+        relative_accuracy: Mean over tasks of pruned / dense accuracy.
+        interval_95: 95 % bootstrap interval of `relative_accuracy`, paired over samples.
+        tasks: Accuracy of the pruned model per task.
+    """
+
+    samples: int = Field(gt=0)
+    accuracy: float = Field(ge=0, le=1)
+    dense_accuracy: float = Field(ge=0, le=1)
+    relative_accuracy: float = Field(ge=0)
+    interval_95: tuple[float, float]
+    tasks: dict[str, float] = Field(default_factory=dict)
+
+
+class Evidence(_Record):
+    """What is known of a schedule's accuracy.
+
+    Attributes:
+        measured_on: The model that was measured, which may differ from the one priced for.
+        note: One sentence on how far the measurement carries.
+        splits: Evidence by split (search, confirm, report).
+    """
+
+    measured_on: str
+    note: str = ""
+    splits: dict[str, SplitEvidence] = Field(default_factory=dict)
+
+
+class Provenance(_Record):
+    """Where a schedule comes from.
+
+    Attributes:
+        origin: How it was made, for example ``"search"`` or ``"published: visiondrop"``.
+        study: Name of the study that found it.
+        seed: Seed of that study.
+        budget: The budget it was made for, with its convention.
+        trials: Trials that the study had finished.
+        evaluations: Samples that the study had scored.
+        command: The command line that ran the study.
+        versions: Versions of the libraries that decide the result.
+        created: Time of the export, ISO 8601 in UTC.
+    """
+
+    origin: str
+    study: str | None = None
+    seed: int | None = None
+    budget: str | None = None
+    trials: int | None = None
+    evaluations: int | None = None
+    command: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    created: str | None = None
+
+
+class StageCounts(NamedTuple):
+    """Tokens alive after one stage: `alive` = `dominant` + `contextual`."""
+
+    layer: int
+    alive: int
+    dominant: int
+    contextual: int
+
+
+def alive_tokens(retention: float, visual_tokens: int) -> int:
+    """Turn a retention into a count, by the one rule that holds everywhere.
+
+    Args:
+        retention: Share of the dense model's visual tokens, in [0, 1].
+        visual_tokens: Visual tokens of the dense model.
+
+    Returns:
+        ``retention * visual_tokens`` rounded half up, and at least 1 unless retention is 0.
+    """
+    if retention == 0:
+        return 0
+    return max(1, math.floor(retention * visual_tokens + 0.5))
+
+
+def contextual_tokens(contextual: float, alive: int) -> int:
+    """Turn a contextual share into a count, by the one rule that holds everywhere.
+
+    Args:
+        contextual: Share of the alive tokens that are contextual, in [0, 1).
+        alive: Tokens alive after the stage.
+
+    Returns:
+        ``contextual * alive`` rounded up (a share of 1/8 gives back VisionDrop's released counts),
+        leaving at least one dominant token.
+    """
+    # The subtraction keeps shares such as 9/70 from being rounded up past their own numerator.
+    return max(0, min(math.ceil(contextual * alive - 1e-9), alive - 1))
+
+
+class Schedule(_Record):
+    """All stages together, plus position handling: everything the runtime needs.
+
+    Attributes:
+        format: Always ``"prunetune.schedule"``.
+        version: Version of the format.
+        stages: Stages by rising layer; retention never rises. Empty means dense.
+        positions: ``"compact"`` renumbers the positions after each drop without gaps (VisionDrop,
+            PyramidDrop); ``"original"`` keeps those of the dense model (FastV).
+        shape: The shape that the layers and the cost refer to.
+        cost: Cost on that shape.
+        evidence: Measured accuracy.
+        provenance: Where the schedule comes from.
+    """
+
+    format: Literal["prunetune.schedule"] = FORMAT
+    version: Literal[1] = VERSION
+    stages: tuple[Stage, ...] = ()
+    positions: Literal["compact", "original"] = "compact"
+    shape: Shape | None = None
+    cost: Cost | None = None
+    evidence: Evidence | None = None
+    provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _check_stages_fit(self) -> Self:
+        for earlier, later in pairwise(self.stages):
+            if later.layer <= earlier.layer:
+                raise ValueError(
+                    f"stage layers must rise, but {later.layer} follows {earlier.layer}"
+                )
+            if later.retention > earlier.retention:
+                raise ValueError(
+                    "retention must not rise from stage to stage, but "
+                    f"{later.retention:g} at layer {later.layer} follows {earlier.retention:g} "
+                    f"at layer {earlier.layer}"
+                )
+        if self.shape is not None and self.stages:
+            last = self.stages[-1].layer
+            if last >= self.shape.decoder_layers:
+                raise ValueError(
+                    f"a stage at layer {last} needs more than the {self.shape.decoder_layers} "
+                    f"decoder layers of {self.shape.name}"
+                )
+        return self
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of what changes behaviour: stages and positions, nothing else."""
+        content = self.model_dump(mode="json", include={"stages", "positions"})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def counts(self, visual_tokens: int) -> tuple[StageCounts, ...]:
+        """Count the tokens alive after each stage.
+
+        Args:
+            visual_tokens: Visual tokens of the dense model.
+
+        Returns:
+            One entry per stage, in order. A stage that leaves as many tokens alive as the one
+            before it does nothing, so its contextual count is 0.
+        """
+        counts = []
+        previous = visual_tokens
+        for stage in self.stages:
+            alive = alive_tokens(stage.retention, visual_tokens)
+            contextual = contextual_tokens(stage.contextual, alive) if alive < previous else 0
+            counts.append(StageCounts(stage.layer, alive, alive - contextual, contextual))
+            previous = alive
+        return tuple(counts)
+
+    def visual_tokens_per_layer(self, decoder_layers: int, visual_tokens: int) -> tuple[int, ...]:
+        """Count the visual tokens alive in each decoder layer.
+
+        Args:
+            decoder_layers: Layers of the decoder.
+            visual_tokens: Visual tokens of the dense model.
+
+        Returns:
+            One count per decoder layer.
+        """
+        alive_from = {count.layer: count.alive for count in self.counts(visual_tokens)}
+        alive, per_layer = visual_tokens, []
+        for layer in range(decoder_layers):
+            alive = alive_from.get(layer, alive)
+            per_layer.append(alive)
+        return tuple(per_layer)
+
+    def scaled_to(self, shape: Shape) -> Schedule:
+        """Carry the schedule over to a model of another depth.
+
+        Boundaries keep their relative depth, rounded half up to a layer; one above 0 stays above 0.
+        Of stages that meet at one layer, the later one remains. Retentions are shares and stay.
+
+        Args:
+            shape: Shape of the other model.
+
+        Returns:
+            The schedule for `shape`, without a cost (price it anew) and with its evidence.
+
+        Raises:
+            ScheduleError: The schedule does not say which shape its layers refer to.
+        """
+        if self.shape is None:
+            raise ScheduleError(
+                "this schedule does not say which shape its layers refer to; "
+                "set its shape before scaling it to another"
+            )
+        depth = shape.decoder_layers
+        by_layer: dict[int, Stage] = {}
+        for stage in self.stages:
+            layer = math.floor(stage.layer * depth / self.shape.decoder_layers + 0.5)
+            if stage.layer > 0:
+                layer = min(max(layer, 1), depth - 1)
+            by_layer[layer] = stage.model_copy(update={"layer": layer})
+        return self.model_copy(
+            update={"stages": tuple(by_layer.values()), "shape": shape, "cost": None}
+        )
