@@ -118,9 +118,7 @@ class ClusterAverage(_Part):
 
 
 EncoderScorer = ClsAttention | SimilarityFusion
-Scorer = Annotated[
-    ClsAttention | SimilarityFusion | VisualSelfAttention, Field(discriminator="kind")
-]
+Scorer = Annotated[EncoderScorer | VisualSelfAttention, Field(discriminator="kind")]
 Merge = Annotated[NoMerge | NearestReference | ClusterAverage, Field(discriminator="kind")]
 
 
@@ -145,7 +143,7 @@ class Stage(_Part):
 
     @model_validator(mode="after")
     def _check_parts_fit(self) -> Self:
-        encoder_scorer = isinstance(self.scorer, ClsAttention | SimilarityFusion)
+        encoder_scorer = isinstance(self.scorer, EncoderScorer)
         if encoder_scorer and self.layer > 0:
             raise ValueError(
                 f"scorer {self.scorer.kind!r} reads the vision tower and belongs to layer 0, "
