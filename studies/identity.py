@@ -1,0 +1,130 @@
+"""What makes two runs the same study, and how to tell them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from pruners.errors import StudyError
+from pruners.shape import Shape
+
+_LONGEST_VALUE = 60  # characters of a value that a message shows
+
+
+class SplitIdentity(BaseModel):
+    """Which samples a split holds.
+
+    Attributes:
+        samples: Number of samples.
+        fingerprint: Hash over the identifiers of the samples and their content.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(ge=0)
+    fingerprint: str
+
+
+class StudyIdentity(BaseModel):
+    """Everything that must stay the same for a study to be continued.
+
+    How long to search (trials, time limit) is not part of it: a study may always be given more.
+
+    Attributes:
+        format: Always ``"prunetune.study"``.
+        version: Version of the identity's format.
+        model: The measured model as the user named it: ``"embedded"``, a hub name or a folder.
+        model_fingerprint: Hash of the measured model's weights and configuration.
+        shape: Shape that schedules are priced for.
+        tasks: Tasks whose mean is the objective.
+        splits: The samples of each split, by its name.
+        budgets: Budgets with their units, one Optuna study each.
+        space: What is searched: stages, layer step and whatever else decides the coding.
+        strategy: How it is searched: sampler, racing, first trials.
+        seed: Seed of the sampler and of the sample order.
+        versions: Versions of the libraries that decide results, by distribution.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["prunetune.study"] = "prunetune.study"
+    version: Literal[1] = 1
+    model: str
+    model_fingerprint: str
+    shape: Shape
+    tasks: tuple[str, ...]
+    splits: dict[str, SplitIdentity]
+    budgets: tuple[str, ...]
+    space: dict[str, JsonValue]
+    strategy: dict[str, JsonValue] = {}
+    seed: int
+    versions: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the whole identity, hexadecimal."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, other: StudyIdentity) -> list[str]:
+        """Name the fields in which another run differs from this study.
+
+        Args:
+            other: Identity of the run that wants to continue this study.
+
+        Returns:
+            One line per differing field, nested ones with dots (``"shape.decoder_layers: 32 in the
+            study, 40 now"``); empty when the study can be continued.
+        """
+        mine = dict(_flattened(self.model_dump(mode="json")))
+        theirs = dict(_flattened(other.model_dump(mode="json")))
+        return [
+            f"{field}: {_shown(mine, field)} in the study, {_shown(theirs, field)} now"
+            for field in sorted(mine.keys() | theirs.keys())
+            if field not in mine or field not in theirs or mine[field] != theirs[field]
+        ]
+
+
+def read_identity(path: Path) -> StudyIdentity:
+    """Read a study's identity.
+
+    Args:
+        path: The study's ``identity.json``.
+
+    Returns:
+        The identity.
+
+    Raises:
+        StudyError: The file cannot be read or is no study's identity.
+    """
+    try:
+        return StudyIdentity.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} cannot be read ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise StudyError(
+            f"{path} is not the identity of a prunetune study ({where}: {first['msg']}); "
+            "choose another folder for the study, or remove this one"
+        ) from error
+
+
+def _flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(values: Mapping[str, object], field: str) -> str:
+    if field not in values:
+        return "absent"
+    text = json.dumps(values[field])
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."

@@ -1,0 +1,300 @@
+"""Relative accuracy and what can be said of it: paired bootstrap intervals and differences.
+
+Scores are one number per sample, the same samples in the same order for every schedule, so that all
+comparisons are paired. Resampling is stratified: each task keeps its number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pruners.errors import DataError
+
+LEVEL = 0.95
+"""Coverage of every interval that the product reports."""
+
+RESAMPLES = 10_000
+"""Bootstrap resamples; the interval's ends then move by about 0.01 of its width between seeds."""
+
+_BLOCK_ELEMENTS = 4_000_000  # largest table of resampled counts held in memory at once: 32 MB
+
+Scores = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A two-sided confidence interval.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end.
+    """
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much one schedule's relative accuracy exceeds another's on the same samples.
+
+    Attributes:
+        estimate: Relative accuracy of the first minus that of the second.
+        interval: 95 % bootstrap interval of the difference.
+        p_value: Two-sided bootstrap p-value of no difference, Holm-corrected within its family.
+        significant: Whether the interval excludes 0 and the p-value is below 0.05.
+    """
+
+    estimate: float
+    interval: Interval
+    p_value: float
+    significant: bool
+
+
+def relative_accuracy(scores: ArrayLike, dense_scores: ArrayLike, tasks: Sequence[str]) -> float:
+    """Mean over tasks of the pruned accuracy divided by the dense accuracy.
+
+    Args:
+        scores: Score per sample of the pruned model, `(samples,)`, usually 0 or 1.
+        dense_scores: Score of the dense model on the same samples, `(samples,)`.
+        tasks: Task of each sample; every task weighs the same, whatever its size.
+
+    Returns:
+        The relative accuracy; 1 is the dense model's own.
+
+    Raises:
+        DataError: Lengths differ, nothing was scored, a score is not finite, or the dense model
+            scores 0 on a task.
+    """
+    table = _table([scores, dense_scores], tasks)
+    means = np.stack([rows.mean(axis=0) for _, rows in _strata(table, tasks)])  # tasks x 2
+    _check_dense(means[:, 1], tasks)
+    return float(np.mean(means[:, 0] / means[:, 1]))
+
+
+def task_accuracies(scores: ArrayLike, tasks: Sequence[str]) -> dict[str, float]:
+    """Mean score of each task.
+
+    Args:
+        scores: Score per sample, `(samples,)`.
+        tasks: Task of each sample.
+
+    Returns:
+        The mean score by task, tasks in alphabetical order.
+
+    Raises:
+        DataError: Lengths differ, nothing was scored, or a score is not finite.
+    """
+    table = _table([scores], tasks)
+    return {task: float(rows.mean()) for task, rows in _strata(table, tasks)}
+
+
+def paired_interval(
+    scores: ArrayLike,
+    dense_scores: ArrayLike,
+    tasks: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """95 % percentile bootstrap interval of the relative accuracy.
+
+    Samples are drawn with replacement within each task, the pruned and the dense score of a sample
+    always together [Efron1993, chapter 13].
+
+    Args:
+        scores: Score per sample of the pruned model, `(samples,)`.
+        dense_scores: Score of the dense model on the same samples, `(samples,)`.
+        tasks: Task of each sample.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling; the same seed gives the same interval.
+
+    Returns:
+        The interval.
+
+    Raises:
+        DataError: As `relative_accuracy`.
+
+    [Efron1993] Efron, Tibshirani: An Introduction to the Bootstrap, 1993.
+    """
+    relative_accuracy(scores, dense_scores, tasks)  # refuses what has no relative accuracy
+    means = _resampled_means(_table([scores, dense_scores], tasks), tasks, resamples, seed)
+    return _percentile_interval(_relative(means[..., 0], means[..., 1]))
+
+
+def difference(
+    scores: ArrayLike,
+    other_scores: ArrayLike,
+    dense_scores: ArrayLike,
+    tasks: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """Paired difference of two schedules' relative accuracies.
+
+    Args:
+        scores: Score per sample of the first schedule, `(samples,)`.
+        other_scores: Score of the second schedule; the dense model's own is allowed.
+        dense_scores: Score of the dense model, by which both are divided.
+        tasks: Task of each sample.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        First minus second, with its interval.
+
+    Raises:
+        DataError: As `relative_accuracy`.
+    """
+    family = differences(
+        scores, {"other": other_scores}, dense_scores, tasks, resamples=resamples, seed=seed
+    )
+    return family["other"]
+
+
+def differences(
+    scores: ArrayLike,
+    others: Mapping[str, ArrayLike],
+    dense_scores: ArrayLike,
+    tasks: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Paired differences of one schedule to several, called significant after Holm's correction.
+
+    Args:
+        scores: Score per sample of the schedule under test, `(samples,)`.
+        others: Scores of the schedules it is compared with, each `(samples,)`; one family.
+        dense_scores: Score of the dense model, by which all are divided.
+        tasks: Task of each sample.
+        resamples: Bootstrap resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        The difference to each of `others`, under its name.
+
+    Raises:
+        DataError: As `relative_accuracy`.
+    """
+    names = list(others)
+    own = relative_accuracy(scores, dense_scores, tasks)
+    estimates = [own - relative_accuracy(others[name], dense_scores, tasks) for name in names]
+    columns = [scores, dense_scores, *(others[name] for name in names)]
+    means = _resampled_means(_table(columns, tasks), tasks, resamples, seed)
+    resampled_own = _relative(means[..., 0], means[..., 1])
+    resampled = [
+        resampled_own - _relative(means[..., 2 + column], means[..., 1])
+        for column in range(len(names))
+    ]
+    p_values = holm([_p_value(values) for values in resampled])
+    family = {}
+    for name, estimate, values, p_value in zip(names, estimates, resampled, p_values, strict=True):
+        interval = _percentile_interval(values)
+        excludes_zero = interval.low > 0 or interval.high < 0
+        family[name] = Difference(
+            estimate=estimate,
+            interval=interval,
+            p_value=p_value,
+            significant=excludes_zero and p_value < 1 - LEVEL,
+        )
+    return family
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of a family of p-values.
+
+    The k-th smallest of m p-values is multiplied by m - k + 1; corrected values never decrease with
+    the raw ones and stop at 1 [Holm1979].
+
+    Args:
+        p_values: Raw p-values, in any order.
+
+    Returns:
+        The corrected p-values, in the order given.
+
+    [Holm1979] Holm: A simple sequentially rejective multiple test procedure, 1979.
+    """
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def _table(columns: Sequence[ArrayLike], tasks: Sequence[str]) -> Scores:
+    """Score columns side by side, `(samples, columns)`, refused when they cannot be paired."""
+    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
+    shapes = [array.shape for array in arrays]
+    if any(shape != (len(tasks),) for shape in shapes):
+        raise DataError(
+            f"paired statistics need one score per sample: got {shapes} for {len(tasks)} samples"
+        )
+    if not len(tasks):
+        raise DataError("statistics of no samples were asked for; score at least one")
+    table = np.stack(arrays, axis=1)
+    if not np.isfinite(table).all():
+        raise DataError("a score is not a finite number; score every sample before comparing")
+    return table
+
+
+def _strata(table: Scores, tasks: Sequence[str]) -> Iterator[tuple[str, Scores]]:
+    labels = np.asarray(tasks)
+    for task in np.unique(labels):
+        yield str(task), table[labels == task]
+
+
+def _check_dense(dense_means: Scores, tasks: Sequence[str]) -> None:
+    failed = [task for task, mean in zip(sorted(set(tasks)), dense_means, strict=True) if mean <= 0]
+    if failed:
+        raise DataError(
+            f"the dense model scores 0 on {', '.join(failed)}, so nothing is relative to it there; "
+            "use more samples, or leave the task out"
+        )
+
+
+def _resampled_means(table: Scores, tasks: Sequence[str], resamples: int, seed: int) -> Scores:
+    """Means of each column within each task, resampled: `(resamples, tasks, columns)`.
+
+    Drawing samples with replacement is drawing how often each distinct row occurs, which is
+    multinomial; scores of 0 and 1 have few distinct rows, so this is fast and exact.
+    """
+    generator = np.random.default_rng(seed)
+    means = []
+    for _, rows in _strata(table, tasks):
+        distinct, occurrences = np.unique(rows, axis=0, return_counts=True)
+        block = max(1, _BLOCK_ELEMENTS // len(distinct))
+        draws = [
+            generator.multinomial(
+                len(rows), occurrences / len(rows), size=min(block, resamples - start)
+            )
+            @ distinct
+            for start in range(0, resamples, block)
+        ]
+        means.append(np.concatenate(draws) / len(rows))
+    return np.stack(means, axis=1)
+
+
+def _relative(means: Scores, dense_means: Scores) -> Scores:
+    """Relative accuracy per resample; NaN where a tiny resample has no dense success."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(dense_means > 0, means / dense_means, np.nan)
+    return np.asarray(ratios.mean(axis=-1))
+
+
+def _percentile_interval(values: Scores) -> Interval:
+    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
+
+
+def _p_value(values: Scores) -> float:
+    """Two-sided p-value by inverting the percentile interval, never 0 (one count is added)."""
+    defined = values[~np.isnan(values)]
+    below, above = np.sum(defined <= 0), np.sum(defined >= 0)
+    return float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(defined))))
