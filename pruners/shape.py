@@ -19,6 +19,30 @@ It is the length at which the cost formula gives back VisionDrop's reported 9.06
 """
 
 
+# config.json files leave out what equals the default of transformers' configuration classes.
+_DECODER_DEFAULTS = {
+    "llama": {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+}
+_VISION_DEFAULTS = {
+    "clip_vision_model": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "projection_dim": 512,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_channels": 3,
+        "image_size": 224,
+        "patch_size": 32,
+    },
+}
+
+
 class VisionShape(BaseModel):
     """The sizes of the vision tower.
 
@@ -123,7 +147,7 @@ class Shape(BaseModel):
 
         Args:
             config: A configuration object (anything with ``to_dict``), or the dictionary that its
-                ``config.json`` holds with every size that matters spelled out.
+                ``config.json`` holds.
             name: Name of the shape; by default the configuration's own path, or its family.
             text_tokens: Prompt length beside the image, in tokens.
             text_tower: Sizes of the paired text tower, which the configuration does not know.
@@ -154,9 +178,15 @@ class Shape(BaseModel):
             )
         except (KeyError, TypeError, ValidationError) as error:
             raise UnsupportedModelError(
-                f"the {family} configuration does not name all sizes that decide its cost "
-                f"({error}); pass a loaded model's config, which fills in the defaults"
+                f"the {family} configuration does not name all sizes that decide its cost: "
+                f"{error} is missing or wrong; pass a loaded model's config, which names them all"
             ) from error
+
+
+def _with_defaults(
+    part: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    return {**defaults.get(part["model_type"], {}), **part}
 
 
 def _llava_shape(
@@ -166,10 +196,13 @@ def _llava_shape(
     text_tokens: int,
     text_tower: TextTowerShape | None,
 ) -> Shape:
-    decoder, vision = values["text_config"], values["vision_config"]
+    decoder = _with_defaults(values["text_config"], _DECODER_DEFAULTS)
+    vision = _with_defaults(values["vision_config"], _VISION_DEFAULTS)
     heads = decoder["num_attention_heads"]
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    dtype = str(decoder.get("dtype") or values.get("dtype") or "float16")
+    # Files written before transformers 5 call it torch_dtype.
+    dtypes = (part.get(key) for part in (decoder, values) for key in ("dtype", "torch_dtype"))
+    dtype = str(next(filter(None, dtypes), "float16"))
     return Shape(
         name=name,
         decoder_layers=decoder["num_hidden_layers"],
@@ -189,9 +222,9 @@ def _llava_shape(
             attention_heads=vision["num_attention_heads"],
             patches=patches,
             patch_size=vision["patch_size"],
-            channels=vision.get("num_channels", 3),
+            channels=vision["num_channels"],
             feature_layer=values.get("vision_feature_layer", -2),
-            projection_size=vision.get("projection_dim", 768),
+            projection_size=vision["projection_dim"],
         ),
         text_tower=text_tower,
     )
