@@ -6,24 +6,21 @@ comparisons are paired. Resampling is stratified: each task keeps its number of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pruners.errors import DataError
+from studies.bootstrap import Scores, paired_table, resampled_means, strata
 
 LEVEL = 0.95
 """Coverage of every interval that the product reports."""
 
 RESAMPLES = 10_000
 """Bootstrap resamples; the interval's ends then move by about 0.01 of its width between seeds."""
-
-_BLOCK_ELEMENTS = 4_000_000  # largest table of resampled counts held in memory at once: 32 MB
-
-Scores = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
@@ -70,8 +67,8 @@ def relative_accuracy(scores: ArrayLike, dense_scores: ArrayLike, tasks: Sequenc
         DataError: Lengths differ, nothing was scored, a score is not finite, or the dense model
             scores 0 on a task.
     """
-    table = _table([scores, dense_scores], tasks)
-    means = np.stack([rows.mean(axis=0) for _, rows in _strata(table, tasks)])  # tasks x 2
+    table = paired_table([scores, dense_scores], tasks)
+    means = np.stack([rows.mean(axis=0) for _, rows in strata(table, tasks)])  # tasks x 2
     _check_dense(means[:, 1], tasks)
     return float(np.mean(means[:, 0] / means[:, 1]))
 
@@ -89,8 +86,8 @@ def task_accuracies(scores: ArrayLike, tasks: Sequence[str]) -> dict[str, float]
     Raises:
         DataError: Lengths differ, nothing was scored, or a score is not finite.
     """
-    table = _table([scores], tasks)
-    return {task: float(rows.mean()) for task, rows in _strata(table, tasks)}
+    table = paired_table([scores], tasks)
+    return {task: float(rows.mean()) for task, rows in strata(table, tasks)}
 
 
 def paired_interval(
@@ -122,7 +119,7 @@ def paired_interval(
     [Efron1993] Efron, Tibshirani: An Introduction to the Bootstrap, 1993.
     """
     relative_accuracy(scores, dense_scores, tasks)  # refuses what has no relative accuracy
-    means = _resampled_means(_table([scores, dense_scores], tasks), tasks, resamples, seed)
+    means = resampled_means(paired_table([scores, dense_scores], tasks), tasks, resamples, seed)
     return _percentile_interval(_relative(means[..., 0], means[..., 1]))
 
 
@@ -186,7 +183,7 @@ def differences(
     own = relative_accuracy(scores, dense_scores, tasks)
     estimates = [own - relative_accuracy(others[name], dense_scores, tasks) for name in names]
     columns = [scores, dense_scores, *(others[name] for name in names)]
-    means = _resampled_means(_table(columns, tasks), tasks, resamples, seed)
+    means = resampled_means(paired_table(columns, tasks), tasks, resamples, seed)
     resampled_own = _relative(means[..., 0], means[..., 1])
     resampled = [
         resampled_own - _relative(means[..., 2 + column], means[..., 1])
@@ -228,28 +225,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _table(columns: Sequence[ArrayLike], tasks: Sequence[str]) -> Scores:
-    """Score columns side by side, `(samples, columns)`, refused when they cannot be paired."""
-    arrays = [np.asarray(column, dtype=np.float64) for column in columns]
-    shapes = [array.shape for array in arrays]
-    if any(shape != (len(tasks),) for shape in shapes):
-        raise DataError(
-            f"paired statistics need one score per sample: got {shapes} for {len(tasks)} samples"
-        )
-    if not len(tasks):
-        raise DataError("statistics of no samples were asked for; score at least one")
-    table = np.stack(arrays, axis=1)
-    if not np.isfinite(table).all():
-        raise DataError("a score is not a finite number; score every sample before comparing")
-    return table
-
-
-def _strata(table: Scores, tasks: Sequence[str]) -> Iterator[tuple[str, Scores]]:
-    labels = np.asarray(tasks)
-    for task in np.unique(labels):
-        yield str(task), table[labels == task]
-
-
 def _check_dense(dense_means: Scores, tasks: Sequence[str]) -> None:
     failed = [task for task, mean in zip(sorted(set(tasks)), dense_means, strict=True) if mean <= 0]
     if failed:
@@ -257,28 +232,6 @@ def _check_dense(dense_means: Scores, tasks: Sequence[str]) -> None:
             f"the dense model scores 0 on {', '.join(failed)}, so nothing is relative to it there; "
             "use more samples, or leave the task out"
         )
-
-
-def _resampled_means(table: Scores, tasks: Sequence[str], resamples: int, seed: int) -> Scores:
-    """Means of each column within each task, resampled: `(resamples, tasks, columns)`.
-
-    Drawing samples with replacement is drawing how often each distinct row occurs, which is
-    multinomial; scores of 0 and 1 have few distinct rows, so this is fast and exact.
-    """
-    generator = np.random.default_rng(seed)
-    means = []
-    for _, rows in _strata(table, tasks):
-        distinct, occurrences = np.unique(rows, axis=0, return_counts=True)
-        block = max(1, _BLOCK_ELEMENTS // len(distinct))
-        draws = [
-            generator.multinomial(
-                len(rows), occurrences / len(rows), size=min(block, resamples - start)
-            )
-            @ distinct
-            for start in range(0, resamples, block)
-        ]
-        means.append(np.concatenate(draws) / len(rows))
-    return np.stack(means, axis=1)
 
 
 def _relative(means: Scores, dense_means: Scores) -> Scores:

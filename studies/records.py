@@ -1,0 +1,149 @@
+"""The trials of a study as rows: what was tried, what it cost, what it scored."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pruners.errors import StudyError
+from pruners.schedule import Schedule
+from studies.files import atomic_path
+
+if TYPE_CHECKING:
+    import optuna
+
+ORIGIN_ATTRIBUTE = "origin"
+"""User attribute of an enqueued trial: the published schedule it is, such as ``"visiondrop"``."""
+
+SAMPLED = "sampler"
+"""Origin of a trial that the sampler proposed."""
+
+_SAMPLES_ATTRIBUTE = "samples"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        number: Number within its budget's Optuna study.
+        budget: Budget, with its unit.
+        state: Optuna's state in lower case: complete, pruned, fail, running or waiting.
+        objective: Relative accuracy on the samples scored of the search split; None without any.
+        samples: Samples of the search split that were scored.
+        parameters: The sampler's point by parameter name.
+        tflops: Cost on the target, in 10^12 FLOPs, convention `total`; None until priced.
+        mean_visual_tokens: Visual tokens alive, averaged over the target's decoder layers.
+        layers: Boundaries of the schedule's stages, in the target's layers.
+        visual_tokens: Visual tokens of the target alive after each stage.
+        content_hash: Hash of the schedule; None until decoded.
+        seconds: Wall-clock time from asked to told; None while unfinished.
+        origin: ``"sampler"``, or the published schedule that was enqueued.
+    """
+
+    number: int
+    budget: str
+    state: str
+    objective: float | None
+    samples: int
+    parameters: dict[str, float]
+    tflops: float | None
+    mean_visual_tokens: float | None
+    layers: tuple[int, ...]
+    visual_tokens: tuple[int, ...]
+    content_hash: str | None
+    seconds: float | None
+    origin: str
+
+
+def note_schedule(trial: optuna.Trial, schedule: Schedule) -> None:
+    """Keep on a trial which schedule it is; to be called once decoded, before scoring.
+
+    Args:
+        trial: The running trial.
+        schedule: Its schedule, priced on the target.
+
+    Raises:
+        StudyError: The schedule has no shape or no cost.
+    """
+    if schedule.shape is None or schedule.cost is None:
+        raise StudyError("a trial's schedule must be priced: its shape or its cost is missing")
+    counts = schedule.counts(schedule.shape.visual_tokens)
+    trial.set_user_attr("content_hash", schedule.content_hash)
+    trial.set_user_attr("tflops", schedule.cost.tflops)
+    trial.set_user_attr("mean_visual_tokens", schedule.cost.mean_visual_tokens)
+    trial.set_user_attr("layers", [count.layer for count in counts])
+    trial.set_user_attr("visual_tokens", [count.alive for count in counts])
+
+
+def note_samples(trial: optuna.Trial, samples: int) -> None:
+    """Keep on a trial how many samples it was scored on; to be called when its scoring ends.
+
+    Args:
+        trial: The running trial.
+        samples: Samples of the search split, those known from earlier trials included.
+    """
+    trial.set_user_attr(_SAMPLES_ATTRIBUTE, samples)
+
+
+def trial_records(study: optuna.Study) -> list[TrialRecord]:
+    """Read a budget's trials.
+
+    Args:
+        study: The Optuna study of one budget, named after it.
+
+    Returns:
+        One record per trial, by number.
+    """
+    return [_record(trial, study.study_name) for trial in study.get_trials(deepcopy=False)]
+
+
+def write_trials(records: Sequence[TrialRecord], path: Path) -> None:
+    """Write ``trials.csv``: a row per trial, a column per attribute and per parameter.
+
+    Args:
+        records: Trials of any number of budgets.
+        path: The file to write or replace.
+
+    Raises:
+        StudyError: The file cannot be written.
+    """
+    names = sorted({name for record in records for name in record.parameters})
+    columns = [
+        "budget", "number", "state", "origin", "objective", "samples", "tflops",
+        "mean_visual_tokens", "layers", "visual_tokens", "seconds", "content_hash",
+    ]  # fmt: skip
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, [*columns, *names], lineterminator="\n")
+        writer.writeheader()
+        for record in records:
+            row = {column: getattr(record, column) for column in columns}
+            row["layers"] = " ".join(map(str, record.layers))
+            row["visual_tokens"] = " ".join(map(str, record.visual_tokens))
+            writer.writerow(row | record.parameters)
+
+
+def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
+    noted = trial.user_attrs
+    finished = trial.state.is_finished()
+    return TrialRecord(
+        number=trial.number,
+        budget=budget,
+        state=trial.state.name.lower(),
+        objective=trial.values[0] if trial.values else None,
+        samples=noted.get(_SAMPLES_ATTRIBUTE, 0) if finished else 0,
+        parameters=dict(trial.params),
+        tflops=noted.get("tflops"),
+        mean_visual_tokens=noted.get("mean_visual_tokens"),
+        layers=tuple(noted.get("layers", ())),
+        visual_tokens=tuple(noted.get("visual_tokens", ())),
+        content_hash=noted.get("content_hash"),
+        seconds=trial.duration.total_seconds() if finished and trial.duration else None,
+        origin=noted.get(ORIGIN_ATTRIBUTE, SAMPLED),
+    )

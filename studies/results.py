@@ -1,0 +1,259 @@
+"""What a study found at each budget: the searched schedule beside dense and the published ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pruners.errors import DataError, StudyError
+from pruners.schedule import Schedule, SplitEvidence
+from studies.files import write_text
+from studies.statistics import differences, paired_interval, relative_accuracy, task_accuracies
+
+SEARCHED = "searched"
+"""Name of the schedule that a search found."""
+
+DENSE = "dense"
+"""Name of the model without pruning."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScheduleResult(_Record):
+    """One schedule's cost and its accuracy on one split.
+
+    Attributes:
+        name: ``"searched"``, ``"dense"``, or a published schedule's name.
+        tflops: Cost on the target, in 10^12 FLOPs, convention `total`.
+        mean_visual_tokens: Visual tokens alive, averaged over the target's decoder layers.
+        visual_tokens_per_layer: Visual tokens alive in each of the target's decoder layers.
+        evidence: What was measured.
+    """
+
+    name: str
+    tflops: float
+    mean_visual_tokens: float
+    visual_tokens_per_layer: tuple[int, ...]
+    evidence: SplitEvidence
+
+
+class Comparison(_Record):
+    """The searched schedule against another one, paired on the same samples.
+
+    Attributes:
+        other: Name of the other schedule.
+        difference: Relative accuracy of the searched schedule minus the other's.
+        interval_95: 95 % bootstrap interval of the difference.
+        p_value: Two-sided p-value, Holm-corrected over the budget's comparisons.
+        significant: Whether the interval excludes 0 and the p-value is below 0.05.
+    """
+
+    other: str
+    difference: float
+    interval_95: tuple[float, float]
+    p_value: float
+    significant: bool
+
+
+class BudgetResult(_Record):
+    """What a study found at one budget.
+
+    Attributes:
+        budget: The budget, with its unit and convention.
+        priced_for: Name of the shape that costs refer to.
+        measured_on: The model whose accuracy was measured.
+        split: The split it was measured on.
+        samples: Samples of that split.
+        trials: Trials that the search had finished.
+        evaluations: Samples that the search had scored.
+        seconds: Wall-clock time of the search.
+        schedules: The searched schedule first, then dense, then the published ones.
+        comparisons: The searched schedule against each other one.
+    """
+
+    budget: str
+    priced_for: str
+    measured_on: str
+    split: str
+    samples: int
+    trials: int
+    evaluations: int
+    seconds: float
+    schedules: tuple[ScheduleResult, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def schedule(self, name: str) -> ScheduleResult:
+        """The result of one schedule.
+
+        Args:
+            name: ``"searched"``, ``"dense"``, or a published schedule's name.
+
+        Returns:
+            Its result.
+
+        Raises:
+            StudyError: There is no such schedule at this budget.
+        """
+        for result in self.schedules:
+            if result.name == name:
+                return result
+        raise StudyError(
+            f"no schedule {name!r} was measured at {self.budget}; "
+            f"there are {', '.join(result.name for result in self.schedules)}"
+        )
+
+
+def split_evidence(
+    scores: ArrayLike, dense_scores: ArrayLike, tasks: Sequence[str]
+) -> SplitEvidence:
+    """Sum up what was measured on one split.
+
+    Args:
+        scores: Score per sample of the pruned model, `(samples,)`, in [0, 1].
+        dense_scores: Score of the dense model on the same samples, `(samples,)`.
+        tasks: Task of each sample.
+
+    Returns:
+        Accuracies, relative accuracy and its 95 % interval.
+
+    Raises:
+        DataError: As `studies.statistics.relative_accuracy`.
+    """
+    accuracies = task_accuracies(scores, tasks)
+    dense_accuracies = task_accuracies(dense_scores, tasks)
+    return SplitEvidence(
+        samples=len(tasks),
+        accuracy=sum(accuracies.values()) / len(accuracies),
+        dense_accuracy=sum(dense_accuracies.values()) / len(dense_accuracies),
+        relative_accuracy=relative_accuracy(scores, dense_scores, tasks),
+        interval_95=paired_interval(scores, dense_scores, tasks),
+        tasks=accuracies,
+    )
+
+
+def compare(
+    schedules: Mapping[str, Schedule],
+    scores: Mapping[str, ArrayLike],
+    tasks: Sequence[str],
+    *,
+    budget: str,
+    measured_on: str,
+    split: str = "report",
+    trials: int,
+    evaluations: int,
+    seconds: float,
+) -> BudgetResult:
+    """Put the searched schedule beside all others that were scored on the same samples.
+
+    Args:
+        schedules: Schedules by name, each priced on the target: ``"searched"``, ``"dense"`` and
+            the published ones at the same budget.
+        scores: Score per sample by the same names, each `(samples,)`.
+        tasks: Task of each sample.
+        budget: The budget, with its unit and convention.
+        measured_on: The model whose accuracy was measured.
+        split: The split that the samples are of.
+        trials: Trials that the search had finished.
+        evaluations: Samples that the search had scored.
+        seconds: Wall-clock time of the search.
+
+    Returns:
+        Accuracies with intervals, and paired differences, Holm-corrected over the comparisons.
+
+    Raises:
+        DataError: Names are missing or do not match, or scores cannot be paired.
+        StudyError: A schedule is not priced.
+    """
+    if schedules.keys() != scores.keys() or not {SEARCHED, DENSE} <= schedules.keys():
+        raise DataError(
+            f"schedules ({', '.join(schedules)}) and scores ({', '.join(scores)}) must have the "
+            f"same names, {SEARCHED!r} and {DENSE!r} among them"
+        )
+    others = [DENSE, *(name for name in schedules if name not in (SEARCHED, DENSE))]
+    dense_scores = scores[DENSE]
+    compared = differences(
+        scores[SEARCHED], {name: scores[name] for name in others}, dense_scores, tasks
+    )
+    return BudgetResult(
+        budget=budget,
+        priced_for=_priced_for(schedules[SEARCHED]),
+        measured_on=measured_on,
+        split=split,
+        samples=len(tasks),
+        trials=trials,
+        evaluations=evaluations,
+        seconds=seconds,
+        schedules=tuple(
+            _schedule_result(
+                name, schedules[name], split_evidence(scores[name], dense_scores, tasks)
+            )
+            for name in (SEARCHED, *others)
+        ),
+        comparisons=tuple(
+            Comparison(
+                other=name,
+                difference=difference.estimate,
+                interval_95=difference.interval,
+                p_value=difference.p_value,
+                significant=difference.significant,
+            )
+            for name, difference in compared.items()
+        ),
+    )
+
+
+def write_results(results: Sequence[BudgetResult], path: Path) -> None:
+    """Write ``results.json``, from which tables and figures can be made again.
+
+    Args:
+        results: One result per budget.
+        path: The file to write or replace.
+
+    Raises:
+        StudyError: The file cannot be written.
+    """
+    content = [result.model_dump(mode="json") for result in results]
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def read_results(path: Path) -> list[BudgetResult]:
+    """Read ``results.json``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        One result per budget, as written.
+
+    Raises:
+        StudyError: The file cannot be read or holds no results.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [BudgetResult.model_validate(entry) for entry in content]
+    except (OSError, ValueError, TypeError, ValidationError) as error:
+        raise StudyError(f"{path} does not hold a study's results ({error})") from error
+
+
+def _priced_for(schedule: Schedule) -> str:
+    if schedule.shape is None:
+        raise StudyError("a schedule in a result must say which shape it is priced for")
+    return schedule.shape.name
+
+
+def _schedule_result(name: str, schedule: Schedule, evidence: SplitEvidence) -> ScheduleResult:
+    if schedule.cost is None:
+        raise StudyError(f"the schedule {name!r} is not priced; price it before it is reported")
+    return ScheduleResult(
+        name=name,
+        tflops=schedule.cost.tflops,
+        mean_visual_tokens=schedule.cost.mean_visual_tokens,
+        visual_tokens_per_layer=schedule.cost.visual_tokens_per_layer,
+        evidence=evidence,
+    )
