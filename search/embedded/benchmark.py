@@ -1,0 +1,267 @@
+"""The embedded benchmark: five tasks in three disjoint splits, kept as parquet.
+
+``python -m search.embedded.benchmark`` draws all files again, byte for byte under the same pyarrow
+version (which a parquet file names in its footer).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.embedded import DATA, questions
+from search.embedded.png import encode_png
+from search.embedded.questions import DIRECTIONS, TASKS, Question
+from search.embedded.scenes import (
+    CountedScene,
+    Direction,
+    ScenePlan,
+    digit_pool,
+    draw_scene,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL.Image import Image
+
+SPLITS: tuple[str, ...] = ("search", "confirm", "report")
+"""Where schedules are searched, where the best few are confirmed, and where the winner is reported."""
+
+_IMAGES = {"search": 200, "confirm": 160, "report": 260}
+_STREAMS = {"search": 101, "confirm": 102, "report": 103}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question of the benchmark.
+
+    Attributes:
+        id: Stable name, unique over all splits.
+        task: One of ``TASKS``.
+        question_type: What is asked within the task, for example ``"relation"``.
+        image_id: Name of the image; ten questions share one.
+        png: The image as a PNG file.
+        question: The words of the question.
+        answer: The one right word.
+        choices: The options of a multiple-choice question, otherwise empty.
+        boxes: Left, top, right and bottom edge, in pixels, of the objects asked about.
+    """
+
+    id: str
+    task: str
+    question_type: str
+    image_id: str
+    png: bytes
+    question: str
+    answer: str
+    choices: tuple[str, ...]
+    boxes: tuple[tuple[int, int, int, int], ...]
+
+    def pil(self) -> Image:
+        """Return the image as an RGB Pillow image."""
+        from PIL import Image
+
+        return Image.open(BytesIO(self.png)).convert("RGB")
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The image as uint8 of shape (96, 96, 3)."""
+        return np.asarray(self.pil())
+
+
+@dataclass(frozen=True)
+class _ImagePlan:
+    """What one image must allow to ask, so that answers are balanced over a split."""
+
+    scene: ScenePlan
+    letters: tuple[int, int]
+    relation: Direction
+    colour_first: bool
+
+
+def _balanced(rng: np.random.Generator, count: int, values: int) -> list[int]:
+    """Return every value equally often (to within one), in random order."""
+    return [int(value) for value in rng.permutation(np.arange(count) % values)]
+
+
+def _image_plans(rng: np.random.Generator, count: int) -> list[_ImagePlan]:
+    shape_counts, colour_counts = _balanced(rng, count, 4), _balanced(rng, count, 4)
+    digits, letters = _balanced(rng, 2 * count, 10), _balanced(rng, 2 * count, 4)
+    relations, attributes = _balanced(rng, count, 4), _balanced(rng, count, 2)
+    return [
+        _ImagePlan(
+            ScenePlan(
+                shape_counts[i] + 1, colour_counts[i] + 1, (digits[2 * i], digits[2 * i + 1])
+            ),
+            (letters[2 * i], letters[2 * i + 1]),
+            DIRECTIONS[relations[i]],
+            bool(attributes[i]),
+        )
+        for i in range(count)
+    ]
+
+
+def _ask(
+    counted: CountedScene, plan: _ImagePlan, rng: np.random.Generator
+) -> tuple[Question, ...] | None:
+    """Return two questions of every task, or None when the scene does not allow one of them."""
+    scene = counted.scene
+    attribute = questions.colour_of if plan.colour_first else questions.shape_of
+    asked = (
+        questions.existence(scene, rng, present=True),
+        questions.existence(scene, rng, present=False),
+        attribute(scene, rng),
+        questions.relation(scene, rng, plan.relation),
+        questions.multiple_choice(scene, rng, plan.letters[0]),
+        questions.multiple_choice(scene, rng, plan.letters[1]),
+        questions.reading(scene, 0),
+        questions.reading(scene, 1),
+        questions.counting(counted, by_shape=True),
+        questions.counting(counted, by_shape=False),
+    )
+    complete = tuple(question for question in asked if question is not None)
+    texts = {question.text for question in complete}
+    return complete if len(texts) == len(asked) else None
+
+
+def build_split(split: str) -> pa.Table:
+    """Draw one split of the benchmark.
+
+    Args:
+        split: One of ``SPLITS``.
+
+    Returns:
+        One row per question; images and handwritten samples belong to this split alone.
+    """
+    import pyarrow as pa
+
+    rng = np.random.default_rng(_STREAMS[split])
+    pool = digit_pool(split)
+    rows: list[dict[str, object]] = []
+    for number, plan in enumerate(_image_plans(rng, _IMAGES[split])):
+        asked = None
+        while asked is None:
+            counted = draw_scene(rng, pool, plan.scene)
+            asked = _ask(counted, plan, rng)
+        scene = counted.scene
+        image_id = f"{split}-{number:04d}"
+        png = encode_png(scene.indices, scene.palette)
+        for index, question in enumerate(asked):
+            rows.append(
+                {
+                    "id": f"{image_id}-{question.task}-{index % 2}",
+                    "task": question.task,
+                    "question_type": question.question_type,
+                    "image_id": image_id,
+                    "image": png,
+                    "question": question.text,
+                    "answer": question.answer,
+                    "choices": list(question.choices),
+                    "boxes": [list(scene.objects[i].box) for i in question.subjects],
+                    "digit_samples": list(scene.digit_samples),
+                }
+            )
+    text, small = pa.string(), pa.int16()
+    schema = pa.schema(
+        [
+            *((name, text) for name in ("id", "task", "question_type", "image_id")),
+            ("image", pa.binary()),
+            ("question", text),
+            ("answer", text),
+            ("choices", pa.list_(text)),
+            ("boxes", pa.list_(pa.list_(small))),
+            ("digit_samples", pa.list_(small)),
+        ]
+    )
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def write_split(split: str, folder: Path) -> Path:
+    """Draw one split and write ``<folder>/<split>.parquet``; return the path."""
+    import pyarrow.parquet as pq
+
+    path = folder / f"{split}.parquet"
+    temporary = path.with_suffix(".partial")
+    # A large dictionary page lets the questions of one image share its bytes.
+    pq.write_table(
+        build_split(split),
+        temporary,
+        version="2.6",
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=True,
+        dictionary_pagesize_limit=1 << 26,
+        row_group_size=1 << 20,
+        write_statistics=False,
+    )
+    os.replace(temporary, path)
+    return path
+
+
+@lru_cache(maxsize=None)
+def _read_split(split: str) -> tuple[Sample, ...]:
+    import pyarrow.parquet as pq
+
+    columns = [
+        "id", "task", "question_type", "image_id", "image", "question", "answer", "choices", "boxes",
+    ]  # fmt: skip
+    rows = pq.read_table(DATA / f"{split}.parquet", columns=columns).to_pylist()
+    images: dict[str, bytes] = {}
+    return tuple(
+        Sample(
+            id=row["id"],
+            task=row["task"],
+            question_type=row["question_type"],
+            image_id=row["image_id"],
+            png=images.setdefault(row["image_id"], row["image"]),
+            question=row["question"],
+            answer=row["answer"],
+            choices=tuple(row["choices"]),
+            boxes=tuple(tuple(box) for box in row["boxes"]),
+        )
+        for row in rows
+    )
+
+
+def load_split(split: str, tasks: Sequence[str] | None = None) -> list[Sample]:
+    """Read the shipped questions of one split.
+
+    Args:
+        split: ``"search"``, ``"confirm"`` or ``"report"``.
+        tasks: Which of ``TASKS`` to keep, default all.
+
+    Returns:
+        The questions in their stored order; those of one image stand together.
+
+    Raises:
+        ValueError: The split or a task is unknown.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    wanted = TASKS if tasks is None else tuple(tasks)
+    unknown = [task for task in wanted if task not in TASKS]
+    if unknown:
+        raise ValueError(f"unknown task {unknown[0]!r}; choose from {', '.join(TASKS)}")
+    return [sample for sample in _read_split(split) if sample.task in wanted]
+
+
+def main() -> None:
+    """Draw all splits again, into the folder given as first argument or the package's own."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DATA
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        path = write_split(split, folder)
+        print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
