@@ -1,0 +1,218 @@
+"""Budgets: the limit that a schedule must meet, in the units that people think in."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pruners.errors import BudgetError
+from pruners.schedule import Cost
+from pruners.shape import Shape
+from pruners.stages import ClsAttention, NoMerge, Scorer, SimilarityFusion
+from space.flops import CostModel
+from space.overhead import WorkingStage
+
+BudgetKind = Literal["tflops", "share", "tokens", "kv_bytes"]
+"""What a budget limits; `share` is a share of the dense cost in FLOPs, convention `total`."""
+
+_EXPECTED = 'expected for example "2" (TFLOPs), "22%" (of dense), "64 tokens" or "100MB"'
+_BYTES = {
+    "b": 1,
+    "byte": 1,
+    "bytes": 1,
+    **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
+    **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
+}
+_TFLOPS = {"": 1.0, "t": 1.0, "tflop": 1.0, "tflops": 1.0, "gflop": 1e-3, "gflops": 1e-3}
+_TOKENS = ("token", "tokens")
+_TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*|%)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limit that a schedule must meet; what it costs must not exceed it.
+
+    Attributes:
+        kind: What is limited.
+        value: The limit: 10^12 FLOPs of one prefill (``"tflops"``), share of the dense model's
+            FLOPs in (0, 1] (``"share"``), visual tokens as a mean over decoder layers
+            (``"tokens"``), or bytes of the key-value cache after prefill (``"kv_bytes"``).
+
+    Raises:
+        BudgetError: The value is not a positive finite number.
+    """
+
+    kind: BudgetKind
+    value: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and self.value > 0):
+            raise BudgetError(f"a budget must be a positive number, not {self.value}; {_EXPECTED}")
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "tflops":
+                return f"{self.value:.10g} TFLOPs"
+            case "share":
+                return f"{self.value * 100:.10g}%"
+            case "tokens":
+                return f"{self.value:.10g} tokens"
+            case "kv_bytes":
+                return f"{self.value:.10g} bytes"
+
+    def limit(self, shape: Shape) -> float:
+        """Return the number that `amount` must not exceed.
+
+        Args:
+            shape: Shape of the model.
+
+        Returns:
+            The limit: 10^12 FLOPs for ``"tflops"`` and ``"share"``, else the budget's own unit.
+        """
+        if self.kind == "share":
+            return self.value * CostModel(shape).tflops(())
+        return self.value
+
+    def amount(self, cost: Cost) -> float:
+        """Return what a cost spends of this budget, in the unit of `limit`."""
+        match self.kind:
+            case "tflops" | "share":
+                return cost.tflops
+            case "tokens":
+                return cost.mean_visual_tokens
+            case "kv_bytes":
+                return cost.kv_bytes
+
+    def amount_of(self, stages: Sequence[WorkingStage], model: CostModel) -> float:
+        """Return what stages spend of this budget: `amount` of their cost, without making it.
+
+        Args:
+            stages: Stages that drop tokens, by rising layer.
+            model: Cost model of the shape.
+
+        Returns:
+            The amount, in the unit of `limit`.
+        """
+        match self.kind:
+            case "tflops" | "share":
+                return model.tflops(stages)
+            case "tokens":
+                return model.mean_visual_tokens(stages)
+            case "kv_bytes":
+                return model.kv_bytes(stages)
+
+    def describe(self, shape: Shape) -> str:
+        """Echo the budget with its convention and what it means on a shape.
+
+        Args:
+            shape: Shape of the model.
+
+        Returns:
+            One line.
+        """
+        dense = self.amount_of((), CostModel(shape))
+        share = self.limit(shape) / dense
+        of_dense = f"of {shape.name}'s dense"
+        match self.kind:
+            case "tflops":
+                return f"{self} per prefill, convention total: {share:.1%} {of_dense} {dense:.2f}"
+            case "share":
+                return (
+                    f"{self} {of_dense} {dense:.2f} TFLOPs per prefill, convention total: "
+                    f"{self.limit(shape):.3f} TFLOPs"
+                )
+            case "tokens":
+                return f"{self}, mean over decoder layers: {share:.1%} {of_dense} {dense:.0f}"
+            case "kv_bytes":
+                return (
+                    f"{self} of key-value cache after prefill: "
+                    f"{share:.1%} {of_dense} {dense:.0f} bytes"
+                )
+
+    def check(self, shape: Shape) -> None:
+        """Refuse a budget that no search can meet, or that needs no pruning.
+
+        Args:
+            shape: Shape of the model.
+
+        Raises:
+            BudgetError: The budget is below the cost of one visual token, or above the dense cost.
+        """
+        model = CostModel(shape)
+        dense = self.amount_of((), model)
+        cheapest = self.amount_of(cheapest_stages(shape), model)
+        limit = self.limit(shape)
+        if limit > dense:
+            raise BudgetError(
+                f"the budget of {self._in_unit(limit, shape)} is above the dense cost of "
+                f"{shape.name}, {self._in_unit(dense, shape)}; choose one between "
+                f"{self._in_unit(cheapest, shape)} (one visual token) and that"
+            )
+        if limit < cheapest:
+            raise BudgetError(
+                f"the budget of {self._in_unit(limit, shape)} is below the cheapest schedule for "
+                f"{shape.name}, {self._in_unit(cheapest, shape)} (one visual token is kept); "
+                f"choose one between that and {self._in_unit(dense, shape)} (dense)"
+            )
+
+    def _in_unit(self, amount: float, shape: Shape) -> str:
+        """Spell an amount of this budget out, as people would give it."""
+        match self.kind:
+            case "tflops":
+                return f"{amount:.4g} TFLOPs"
+            case "share":
+                share = amount / CostModel(shape).tflops(())
+                return f"{share * 100:.4g}% ({amount:.4g} TFLOPs)"
+            case "tokens":
+                return f"{amount:.4g} tokens"
+            case "kv_bytes":
+                return f"{amount:.0f} bytes"
+
+
+def parse_budget(text: str) -> Budget:
+    """Read a budget as people write it.
+
+    Args:
+        text: A number and a unit; a bare number means TFLOPs. Units: ``TFLOPs``, ``GFLOPs``, ``%``
+            (of the dense FLOPs), ``tokens``, and bytes as ``B``, ``kB``, ``MB``, ``GB``, ``MiB``
+            and so on (of the key-value cache). Case does not matter.
+
+    Returns:
+        The budget.
+
+    Raises:
+        BudgetError: The text cannot be read, or the number is not positive.
+    """
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise BudgetError(f"cannot read the budget {text!r}; {_EXPECTED}")
+    value, unit = float(match[1]), match[2].lower()
+    if unit in _TFLOPS:
+        return Budget("tflops", value * _TFLOPS[unit])
+    if unit == "%":
+        return Budget("share", value / 100)
+    if unit in _TOKENS:
+        return Budget("tokens", value)
+    if unit in _BYTES:
+        return Budget("kv_bytes", value * _BYTES[unit])
+    raise BudgetError(f"the budget {text!r} has the unknown unit {match[2]!r}; {_EXPECTED}")
+
+
+def cheapest_stages(shape: Shape) -> tuple[WorkingStage, ...]:
+    """Return the cheapest schedule that every point of a search space can fall back to.
+
+    Args:
+        shape: Shape of the model.
+
+    Returns:
+        One visual token after the encoder, chosen by the dearest scorer that the shape can run.
+    """
+    scorer: Scorer = ClsAttention()
+    if shape.text_tower is not None:
+        scorer = SimilarityFusion(weight=0.5, text_tower="any")
+    if shape.visual_tokens == 1:
+        return ()
+    return (WorkingStage(0, 1, 0, scorer, NoMerge()),)

@@ -1,0 +1,167 @@
+"""What scoring and merging cost on top of the model's own work, in FLOPs.
+
+Counted are matrix products, at 2 FLOPs per multiply-accumulate, as the runtime in `pruners`
+executes them: only the rows of attention that a score needs. Sorting, softmax and other elementwise
+work is not counted, as in the model's own figures.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pruners.errors import UnsupportedModelError
+from pruners.shape import Shape, TextTowerShape, VisionShape
+from pruners.stages import (
+    ClsAttention,
+    ClusterAverage,
+    EncoderScorer,
+    Merge,
+    NearestReference,
+    Scorer,
+    SimilarityFusion,
+    VisualSelfAttention,
+)
+
+
+class WorkingStage(NamedTuple):
+    """A stage that drops tokens, in counts.
+
+    Attributes:
+        layer: Boundary.
+        alive: Visual tokens alive after the stage.
+        contextual: How many of them are contextual.
+        scorer: What decides which tokens stay.
+        merge: What becomes of the dropped ones.
+    """
+
+    layer: int
+    alive: int
+    contextual: int
+    scorer: Scorer
+    merge: Merge
+
+
+def text_tower_flops(tower: TextTowerShape) -> int:
+    """Price one question through the text tower: bidirectional, with its projection per token.
+
+    Args:
+        tower: Sizes of the tower and the question's length.
+
+    Returns:
+        FLOPs.
+    """
+    tokens, width = tower.tokens, tower.hidden_size
+    layer = 2 * tokens * (4 * width**2 + 2 * width * tower.intermediate_size)
+    attention = 4 * tokens**2 * width
+    return tower.layers * (layer + attention) + 2 * tokens * width * tower.projection_size
+
+
+def needs_text_tower(scorer: Scorer) -> bool:
+    """Say whether a scorer compares the image with the question."""
+    return isinstance(scorer, SimilarityFusion) and scorer.weight > 0
+
+
+def encoder_scoring_flops(stage: WorkingStage, shape: Shape) -> int:
+    """Price the scores of an encoder stage, without the text tower.
+
+    Args:
+        stage: The stage at layer 0.
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs over all tiles.
+
+    Raises:
+        UnsupportedModelError: The stage scores by similarity, and the shape has no text tower.
+    """
+    vision, scorer = shape.vision, stage.scorer
+    flops = 0
+    if isinstance(scorer, ClsAttention):
+        flops += _cls_attention_flops(vision)
+    elif isinstance(scorer, SimilarityFusion):
+        if scorer.weight > 0:
+            if shape.text_tower is None:
+                raise UnsupportedModelError(
+                    f"the schedule scores by similarity to the question, but shape {shape.name!r} "
+                    "has no text tower to price; pass text_tower to Shape.from_config or "
+                    "shape_from_pretrained, or set the similarity weight to 0"
+                )
+            flops += _decoupled_similarity_flops(vision, shape.text_tower, scorer.alignment)
+        if scorer.weight < 1:
+            flops += _cls_attention_flops(vision)
+    return shape.tiles * flops
+
+
+def decoder_scoring_flops(stage: WorkingStage, previous: int, shape: Shape) -> int:
+    """Price the scores of a decoder stage.
+
+    The next layer's queries are computed for the visual tokens and its keys for all tokens that
+    count in the softmax. (VisionDrop's released scorer also projects the other queries and all
+    values, and uses neither; for its 64-token schedule that would add 1 % to the total.)
+
+    Args:
+        stage: The stage, at a layer above 0.
+        previous: Visual tokens alive before it.
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs; 0 for a stage that drops everything, which needs no score.
+    """
+    if stage.alive == 0 or not isinstance(stage.scorer, VisualSelfAttention):
+        return 0
+    query_size = shape.attention_heads * shape.head_size
+    key_size = shape.key_value_heads * shape.head_size
+    keys = previous
+    if stage.scorer.mean != "bidirectional":
+        keys += shape.newline_tokens + shape.text_tokens
+    projections = 2 * shape.hidden_size * (previous * query_size + keys * key_size)
+    return projections + 2 * previous * keys * query_size
+
+
+def merging_flops(stage: WorkingStage, previous: int, shape: Shape) -> int:
+    """Price the similarities between dropped tokens and those they are merged into.
+
+    Args:
+        stage: The stage.
+        previous: Visual tokens alive before it.
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs over all tiles.
+    """
+    if isinstance(stage.merge, NearestReference):
+        # Similarity of keys, averaged over heads.
+        if stage.layer == 0:
+            width = shape.vision.hidden_size // shape.vision.attention_heads
+        else:
+            width = shape.head_size
+        references = stage.contextual
+    elif isinstance(stage.merge, ClusterAverage):
+        width = shape.vision.hidden_size if stage.layer == 0 else shape.hidden_size
+        references = stage.alive
+    else:
+        return 0
+    tiles = shape.tiles if stage.layer == 0 else 1
+    dropped = previous - stage.alive
+    if isinstance(stage.scorer, EncoderScorer) and stage.scorer.keep_cls:
+        dropped += tiles  # the CLS token takes a patch's place
+    return 2 * dropped * references * width // tiles
+
+
+def _cls_attention_flops(vision: VisionShape) -> int:
+    """One query row, all keys, one row of attention."""
+    tokens = vision.patches + vision.class_token
+    width = vision.hidden_size
+    return 2 * width**2 * (1 + tokens) + 2 * tokens * width
+
+
+def _decoupled_similarity_flops(vision: VisionShape, tower: TextTowerShape, alignment: bool) -> int:
+    """The last block's decoupled attention output and its alignment (DeSAP, equations 2 and 3)."""
+    tokens = vision.patches + vision.class_token
+    width, shared = vision.hidden_size, vision.projection_size
+    projections = 2 * tokens * width * (3 * width + shared)  # query, value, output, to text's space
+    attention = 4 * tokens**2 * width
+    similarity = 2 * vision.patches * tower.tokens * shared
+    if alignment:
+        similarity += 2 * (vision.patches + tower.tokens) * shared
+    return projections + attention + similarity
