@@ -1,0 +1,292 @@
+"""Drawing a study's figures; imports matplotlib and seaborn, so import it late."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+
+from studies.figure_data import (
+    HistoryFigure,
+    ParetoFigure,
+    SchedulePanel,
+    Series,
+    history_figure,
+    label,
+    pareto_figure,
+    schedule_panels,
+)
+from studies.files import atomic_path
+from studies.records import SAMPLED, TrialRecord
+from studies.results import DENSE, SEARCHED, BudgetResult
+
+COLUMN_INCHES = 3.4
+"""Width of one column of a two-column paper."""
+
+PAGE_INCHES = 6.9
+"""Width of both columns."""
+
+PNG_DPI = 200
+
+_MARKERS = {SEARCHED: "o", DENSE: "*", "visiondrop": "s", "desap": "^"}
+_OTHER_MARKERS = ("D", "v", "P", "X")
+_DODGE_POINTS = 3.5  # markers at the same cost stand this far apart
+
+
+def draw_pareto(
+    results: Sequence[BudgetResult], records: Sequence[TrialRecord], stem: Path
+) -> list[Path]:
+    """Draw relative accuracy against cost.
+
+    With several budgets: the searched schedules as a line, dense and the published schedules as
+    other markers, with 95 % intervals. With one budget, where all cost the same: the schedules side
+    by side, and beside them the search's own trials.
+
+    Args:
+        results: One result per budget.
+        records: The trials; shown with one budget only.
+        stem: Path of the files without their suffix.
+
+    Returns:
+        The files written: a vector PDF with embedded fonts, and a PNG.
+
+    Raises:
+        StudyError: There is no result, or a file cannot be written.
+    """
+    content = pareto_figure(results)
+    with _style():
+        if len(results) > 1:
+            figure = Figure(figsize=(COLUMN_INCHES, 2.9), layout="constrained")
+            _draw_front(figure.subplots(), content)
+        else:
+            figure = Figure(figsize=(PAGE_INCHES, 2.7), layout="constrained")
+            left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+            _draw_history(left, history_figure(records), content)
+            _draw_side_by_side(right, content)
+            handles, labels = left.get_legend_handles_labels()
+            unique = dict(zip(labels, handles, strict=True))
+            figure.legend(
+                unique.values(), unique.keys(), loc="outside lower left", ncols=5, frameon=False
+            )
+        figure.suptitle(_wrapped(content.title, figure.get_figwidth()), fontsize="medium")
+        return _save(figure, stem)
+
+
+def draw_schedules(results: Sequence[BudgetResult], stem: Path) -> list[Path]:
+    """Draw the schedules themselves: visual tokens alive in each decoder layer.
+
+    Args:
+        results: One result per budget, a panel each.
+        stem: Path of the files without their suffix.
+
+    Returns:
+        The files written: a vector PDF with embedded fonts, and a PNG.
+
+    Raises:
+        StudyError: A file cannot be written.
+    """
+    panels = schedule_panels(results)
+    columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    width = COLUMN_INCHES if columns == 1 else PAGE_INCHES
+    with _style():
+        figure = Figure(figsize=(width, 0.4 + 2.1 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, panel in zip(axes, panels, strict=False):
+            _draw_panel(axis, panel)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        for axis in axes[::columns]:
+            axis.set_ylabel("Visual tokens alive")
+        axes[0].legend(frameon=False)
+        figure.supxlabel(f"Decoder layer of {panels[0].priced_for}", fontsize="medium")
+        return _save(figure, stem)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    settings = {
+        **sns.axes_style("ticks"),
+        **sns.plotting_context("paper", font_scale=0.8, rc={"lines.linewidth": 1.2}),
+        "axes.linewidth": 0.8,
+        "xtick.major.width": 0.8,
+        "ytick.major.width": 0.8,
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "grid.color": "0.92",
+        "pdf.fonttype": 42,  # TrueType: publishers refuse type 3, and text stays text
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def _color(name: str, names: Sequence[str]) -> str:
+    if name == DENSE:
+        return "0.25"
+    palette = sns.color_palette("colorblind").as_hex()
+    others = [other for other in names if other not in (SEARCHED, DENSE)]
+    # Blue for the searched schedule; the rest skips to orange, green, ...
+    return str(palette[0] if name == SEARCHED else palette[1 + others.index(name) % 8])
+
+
+def _marker(name: str, names: Sequence[str]) -> str:
+    others = [other for other in names if other not in _MARKERS]
+    return _MARKERS.get(name) or _OTHER_MARKERS[others.index(name) % len(_OTHER_MARKERS)]
+
+
+def _draw_front(axis: Axes, content: ParetoFigure) -> None:
+    names = [series.name for series in content.series]
+    for position, series in enumerate(content.series):
+        offset = 0.0 if series.name in (SEARCHED, DENSE) else _DODGE_POINTS * (-1) ** position
+        _draw_series(axis, series, names, offset_points=offset)
+    axis.axhline(100, color="0.25", linewidth=0.6, linestyle=":", zorder=0)
+    axis.set_xlim(left=0)
+    axis.set_xlabel(content.cost_label)
+    axis.set_ylabel(content.accuracy_label)
+    axis.legend(frameon=False, loc="lower right")
+
+
+def _draw_series(
+    axis: Axes, series: Series, names: Sequence[str], offset_points: float = 0.0
+) -> None:
+    figure = axis.get_figure()
+    assert figure is not None
+    shift = ScaledTranslation(offset_points / 72, 0, figure.dpi_scale_trans)
+    below = [value - low for value, low in zip(series.percent, series.low, strict=True)]
+    above = [high - value for value, high in zip(series.percent, series.high, strict=True)]
+    axis.errorbar(
+        series.tflops,
+        series.percent,
+        yerr=None if series.name == DENSE else (below, above),
+        color=_color(series.name, names),
+        marker=_marker(series.name, names),
+        markersize=8 if series.name == DENSE else 4.5,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        linestyle="-" if series.name == SEARCHED else "none",
+        linewidth=1.2,
+        elinewidth=0.9,
+        capsize=1.5,
+        label=series.label,
+        transform=axis.transData + shift,
+        zorder=3 if series.name == SEARCHED else 2,
+    )
+    # A shifted transform is left out of the limits, so they are told.
+    for ends in (series.low, series.high):
+        axis.update_datalim(list(zip(series.tflops, ends, strict=True)))
+    axis.autoscale_view()
+
+
+def _draw_side_by_side(axis: Axes, content: ParetoFigure) -> None:
+    names = [series.name for series in content.series]
+    for position, series in enumerate(content.series):
+        standing = Series(series.name, (position,), series.percent, series.low, series.high)
+        _draw_series(axis, standing, names)
+        axis.annotate(
+            f"{series.percent[0]:.1f}",
+            (position, series.percent[0]),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="small",
+        )
+    axis.axhline(100, color="0.25", linewidth=0.6, linestyle=":", zorder=0)
+    axis.set_xticks(
+        range(len(names)),
+        [f"{series.label}\n{series.tflops[0]:.2f}" for series in content.series],
+    )
+    axis.set_xlim(-0.5, len(names) - 0.5)
+    axis.set_xlabel(content.cost_label)
+    axis.set_title("Report split, with 95 % intervals", fontsize="medium")
+
+
+def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> None:
+    names = [series.name for series in content.series]
+    trials = list(
+        zip(history.numbers, history.percent, history.complete, history.origins, strict=True)
+    )
+    for complete in (True, False):
+        chosen = [trial[:2] for trial in trials if trial[2] is complete and trial[3] == SAMPLED]
+        axis.plot(
+            [number for number, _ in chosen],
+            [value for _, value in chosen],
+            linestyle="none",
+            marker="o",
+            markersize=2.8,
+            markerfacecolor="0.6" if complete else "none",
+            markeredgecolor="0.6" if complete else "0.78",
+            markeredgewidth=0.5,
+            label="trial" if complete else "trial stopped early",
+        )
+    for number, value, _, origin in trials:
+        if origin in names:
+            axis.plot(
+                [number],
+                [value],
+                linestyle="none",
+                marker=_marker(origin, names),
+                color=_color(origin, names),
+                markersize=4.5,
+                markeredgecolor="white",
+                markeredgewidth=0.5,
+                label=label(origin),
+                zorder=3,
+            )
+    axis.step(
+        history.numbers,
+        history.incumbent,
+        where="post",
+        color=_color(SEARCHED, names),
+        label="best so far",
+    )
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("Trial")
+    axis.set_ylabel("Relative accuracy (% of dense)")
+    axis.set_title("Search split", fontsize="medium")
+
+
+def _draw_panel(axis: Axes, panel: SchedulePanel) -> None:
+    names = list(panel.tokens)
+    for name, tokens in panel.tokens.items():
+        axis.stairs(
+            tokens,
+            range(len(tokens) + 1),
+            baseline=None,
+            color=_color(name, names),
+            linewidth=1.8 if name == SEARCHED else 1.2,
+            linestyle="-" if name == SEARCHED else ("--", "-.", ":")[names.index(name) % 3],
+            label=label(name),
+            zorder=3 if name == SEARCHED else 2,
+        )
+    layers = len(next(iter(panel.tokens.values())))
+    axis.set_xlim(0, layers)
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 8, 10]))
+    title = f"{panel.title} (dense: {panel.dense_tokens} tokens)"
+    axis.set_title(_wrapped(title, COLUMN_INCHES), fontsize="medium")
+
+
+def _wrapped(text: str, inches: float) -> str:
+    return "\n".join(textwrap.wrap(text, int(inches * 17)))  # 17 characters fit on an inch
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("pdf", "png")]
+    for path in paths:
+        # Without the date, the same results give the same bytes.
+        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
+    return paths

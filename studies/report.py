@@ -1,0 +1,135 @@
+"""The closing table of a study, on the terminal and as ``report.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from studies.figure_data import label
+from studies.files import write_text
+from studies.results import DENSE, SEARCHED, BudgetResult, Comparison, ScheduleResult
+
+_COLUMNS = (
+    "Budget",
+    "Schedule",
+    "TFLOPs",
+    "Mean tokens",
+    "Relative accuracy, %",
+    "Searched minus this, %",
+)
+
+
+def print_report(results: Sequence[BudgetResult], console: Console) -> None:
+    """Print the closing table.
+
+    Args:
+        results: One result per budget.
+        console: Where to print.
+    """
+    if not results:
+        return
+    table = Table(box=box.SIMPLE_HEAD, title=_caption(results[0]), title_justify="left")
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column in _COLUMNS[:2] else "right")
+    for result in results:
+        for row in _rows(result):
+            style = "bold" if row[1] == label(SEARCHED) else ""
+            table.add_row(*(Text(cell) for cell in row), style=style)
+        table.add_section()
+    console.print(table)
+    for line in _verdicts(results):
+        console.print(Text(line))
+
+
+def write_report(results: Sequence[BudgetResult], path: Path) -> None:
+    """Write the closing table as Markdown.
+
+    Args:
+        results: One result per budget.
+        path: The file to write or replace, usually ``report.md``.
+
+    Raises:
+        StudyError: The file cannot be written.
+    """
+    lines = ["# Searched pruning schedules", ""]
+    if results:
+        lines += [_caption(results[0]), "", _markdown_row(_COLUMNS)]
+        lines.append(_markdown_row(["---", "---", "---:", "---:", "---:", "---:"]))
+        lines += [_markdown_row(row) for result in results for row in _rows(result)]
+        lines += ["", *(f"- {line}" for line in _verdicts(results))]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def verdict(comparison: Comparison) -> str:
+    """Say what a comparison shows, and that it shows nothing where it does not.
+
+    Args:
+        comparison: The searched schedule against another one.
+
+    Returns:
+        ``"better than ..."``, ``"worse than ..."``, or ``"not significantly different from ..."``.
+    """
+    other = label(comparison.other)
+    if not comparison.significant:
+        return f"not significantly different from {other}"
+    return f"{'better' if comparison.difference > 0 else 'worse'} than {other}"
+
+
+def _caption(result: BudgetResult) -> str:
+    return (
+        f"Accuracy measured on {result.measured_on}, {result.samples} {result.split} samples; "
+        f"cost of {result.priced_for}, convention total. "
+        "In brackets: 95 % bootstrap intervals, paired over samples."
+    )
+
+
+def _rows(result: BudgetResult) -> list[list[str]]:
+    comparisons = {comparison.other: comparison for comparison in result.comparisons}
+    return [
+        [
+            result.budget if schedule.name == SEARCHED else "",
+            label(schedule.name),
+            f"{schedule.tflops:.3f}",
+            f"{schedule.mean_visual_tokens:.1f}",
+            _accuracy(schedule),
+            _difference(comparisons[schedule.name]) if schedule.name in comparisons else "",
+        ]
+        for schedule in result.schedules
+    ]
+
+
+def _accuracy(schedule: ScheduleResult) -> str:
+    evidence = schedule.evidence
+    if schedule.name == DENSE:
+        return f"100 = {100 * evidence.accuracy:.1f} correct"
+    low, high = evidence.interval_95
+    return f"{100 * evidence.relative_accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _difference(comparison: Comparison) -> str:
+    low, high = comparison.interval_95
+    text = f"{100 * comparison.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return text if comparison.significant else f"{text}, not significant"
+
+
+def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
+    """One line per budget; dense is left out, for being cheaper is what pruning is for."""
+    lines = []
+    for result in results:
+        against = [comparison for comparison in result.comparisons if comparison.other != DENSE]
+        said = ", ".join(verdict(comparison) for comparison in against) or "compared with none"
+        lines.append(
+            f"{result.budget}: the searched schedule is {said} "
+            f"({result.trials} trials, {result.evaluations} samples scored, "
+            f"{result.seconds:.0f} s of search)."
+        )
+    return lines
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
