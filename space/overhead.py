@@ -86,7 +86,7 @@ def encoder_scoring_flops(stage: WorkingStage, shape: Shape) -> int:
                     "has no text tower to price; pass text_tower to Shape.from_config or "
                     "shape_from_pretrained, or set the similarity weight to 0"
                 )
-            flops += _decoupled_similarity_flops(vision, shape.text_tower, scorer.alignment)
+            flops += _decoupled_similarity_flops(vision, shape.text_tower, scorer)
         if scorer.weight < 1:
             flops += _cls_attention_flops(vision)
     return shape.tiles * flops
@@ -119,7 +119,7 @@ def decoder_scoring_flops(stage: WorkingStage, previous: int, shape: Shape) -> i
 
 
 def merging_flops(stage: WorkingStage, previous: int, shape: Shape) -> int:
-    """Price the similarities between dropped tokens and those they are merged into.
+    """Price the keys and similarities by which dropped tokens are merged into others.
 
     Args:
         stage: The stage.
@@ -129,23 +129,25 @@ def merging_flops(stage: WorkingStage, previous: int, shape: Shape) -> int:
     Returns:
         FLOPs over all tiles.
     """
+    at_encoder = stage.layer == 0
+    tiles = shape.tiles if at_encoder else 1
+    vision = shape.vision
+    flops = 0
     if isinstance(stage.merge, NearestReference):
-        # Similarity of keys, averaged over heads.
-        if stage.layer == 0:
-            width = shape.vision.hidden_size // shape.vision.attention_heads
-        else:
-            width = shape.head_size
+        # Compared by keys, averaged over heads; the encoder's are computed for this purpose.
         references = stage.contextual
+        width = vision.hidden_size // vision.attention_heads if at_encoder else shape.head_size
+        if at_encoder and references:
+            flops += tiles * 2 * (vision.patches + vision.class_token) * vision.hidden_size**2
     elif isinstance(stage.merge, ClusterAverage):
-        width = shape.vision.hidden_size if stage.layer == 0 else shape.hidden_size
         references = stage.alive
+        width = vision.hidden_size if at_encoder else shape.hidden_size
     else:
         return 0
-    tiles = shape.tiles if stage.layer == 0 else 1
     dropped = previous - stage.alive
     if isinstance(stage.scorer, EncoderScorer) and stage.scorer.keep_cls:
         dropped += tiles  # the CLS token takes a patch's place
-    return 2 * dropped * references * width // tiles
+    return flops + 2 * dropped * references * width // tiles
 
 
 def _cls_attention_flops(vision: VisionShape) -> int:
@@ -155,13 +157,16 @@ def _cls_attention_flops(vision: VisionShape) -> int:
     return 2 * width**2 * (1 + tokens) + 2 * tokens * width
 
 
-def _decoupled_similarity_flops(vision: VisionShape, tower: TextTowerShape, alignment: bool) -> int:
+def _decoupled_similarity_flops(
+    vision: VisionShape, tower: TextTowerShape, scorer: SimilarityFusion
+) -> int:
     """The last block's decoupled attention output and its alignment (DeSAP, equations 2 and 3)."""
     tokens = vision.patches + vision.class_token
-    width, shared = vision.hidden_size, vision.projection_size
-    projections = 2 * tokens * width * (3 * width + shared)  # query, value, output, to text's space
-    attention = 4 * tokens**2 * width
-    similarity = 2 * vision.patches * tower.tokens * shared
-    if alignment:
-        similarity += 2 * (vision.patches + tower.tokens) * shared
-    return projections + attention + similarity
+    width, shared = vision.hidden_size, tower.projection_size
+    projections = len({*scorer.encoding, "v"}) + 1  # those attended over, values, and output
+    flops = 2 * tokens * width * (projections * width + shared)
+    flops += 4 * tokens**2 * width
+    flops += 2 * vision.patches * tower.tokens * shared
+    if scorer.alignment:
+        flops += 2 * (vision.patches + tower.tokens) * shared
+    return flops
