@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import csv
+
+import optuna
+import pytest
+
+from pruners import published
+from pruners.errors import StudyError
+from pruners.shape import LLAVA_1_5_7B
+from space.flops import price
+from studies.records import (
+    ORIGIN_ATTRIBUTE,
+    note_samples,
+    note_schedule,
+    trial_records,
+    write_trials,
+)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture
+def schedule():
+    schedule = published("visiondrop", tokens=64)
+    return schedule.model_copy(update={"cost": price(schedule, LLAVA_1_5_7B)})
+
+
+@pytest.fixture
+def study(schedule):
+    study = optuna.create_study(study_name="2 TFLOPs", direction="maximize")
+    study.enqueue_trial({"weight": 0.25}, user_attrs={ORIGIN_ATTRIBUTE: "visiondrop"})
+    for value in (0.75, 0.5):
+        trial = study.ask()
+        trial.suggest_float("weight", 0, 1)
+        note_schedule(trial, schedule)
+        note_samples(trial, 40)
+        study.tell(trial, value)
+    failed = study.ask()
+    study.tell(failed, state=optuna.trial.TrialState.FAIL)
+    study.ask()
+    return study
+
+
+def test_records_say_what_was_tried_and_scored(study, schedule):
+    first, second, failed, running = trial_records(study)
+    assert (first.origin, second.origin) == ("visiondrop", "sampler")
+    assert first.parameters == {"weight": 0.25}
+    assert (first.objective, first.samples, first.state) == (0.75, 40, "complete")
+    assert first.tflops == schedule.cost.tflops
+    assert first.layers == (0, 8, 16, 24)
+    assert first.visual_tokens == (96, 70, 52, 38)  # as VisionDrop's scripts have it
+    assert first.content_hash == schedule.content_hash
+    assert first.seconds >= 0
+    assert (failed.state, failed.objective, failed.samples) == ("fail", None, 0)
+    assert (running.state, running.seconds) == ("running", None)
+
+
+def test_trials_are_written_as_a_table(study, tmp_path):
+    write_trials(trial_records(study), tmp_path / "trials.csv")
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
+    assert {row["budget"] for row in rows} == {"2 TFLOPs"}
+    assert (rows[0]["layers"], rows[0]["weight"]) == ("0 8 16 24", "0.25")
+    assert (rows[2]["objective"], rows[2]["weight"]) == ("", "")
+
+
+def test_an_unpriced_schedule_cannot_be_noted(study):
+    with pytest.raises(StudyError, match="must be priced"):
+        note_schedule(study.ask(), published("visiondrop", tokens=64))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pruners.errors import StudyError
+from studies.scores import ScoreCache
+
+KEYS = st.tuples(st.sampled_from("ab"), st.sampled_from(["search", "report"]))
+PUTS = st.lists(
+    st.tuples(KEYS, st.dictionaries(st.sampled_from("xyz"), st.floats(0, 1), max_size=3)),
+    max_size=8,
+)
+
+
+@given(PUTS)
+def test_a_cache_is_a_dictionary_that_survives_closing(puts):
+    expected: dict[tuple[str, str], dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scores.db"
+        for (schedule, split), scores in puts:
+            with ScoreCache(path) as cache:
+                cache.put(schedule, split, scores)
+            expected.setdefault((schedule, split), {}).update(scores)
+        with ScoreCache(path) as cache:
+            for schedule in "ab":
+                for split in ("search", "report"):
+                    known = cache.get(schedule, split, ["x", "y", "z", "w"])
+                    assert known == expected.get((schedule, split), {})
+                    assert cache.get(schedule, split, []) == {}
+
+
+def test_a_put_that_fails_leaves_nothing_behind(tmp_path):
+    with ScoreCache(tmp_path / "scores.db") as cache:
+        with pytest.raises(ValueError, match="could not convert"):
+            cache.put("a", "search", {"x": 1.0, "y": "not a number"})
+        assert cache.get("a", "search", ["x", "y"]) == {}
+
+
+def test_a_file_that_is_no_cache_is_refused(tmp_path):
+    path = tmp_path / "scores.db"
+    path.write_bytes(b"holiday pictures" * 100)
+    with pytest.raises(StudyError, match="not a readable cache of scores"):
+        ScoreCache(path)
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE scores (name TEXT)")
+    connection.close()
+    with pytest.raises(StudyError, match="not a readable cache of scores"):
+        ScoreCache(path)
