@@ -19,6 +19,17 @@ CREATE TABLE IF NOT EXISTS scores (
     schedule INTEGER, sample INTEGER, score REAL NOT NULL, PRIMARY KEY (schedule, sample)
 ) WITHOUT ROWID;
 """
+_SELECT = """
+SELECT samples.identifier, scores.score FROM scores
+JOIN schedules ON schedules.number = scores.schedule
+JOIN samples ON samples.number = scores.sample
+WHERE schedules.content_hash = ? AND samples.split = ?
+"""
+_REPLACE = """
+INSERT OR REPLACE INTO scores
+SELECT schedules.number, samples.number, ? FROM schedules, samples
+WHERE schedules.content_hash = ? AND samples.split = ? AND samples.identifier = ?
+"""
 
 
 class ScoreCache:
@@ -43,10 +54,7 @@ class ScoreCache:
             self._connection.executescript(_TABLES)
             self._connection.execute("SELECT schedule, sample, score FROM scores LIMIT 1")
         except sqlite3.Error as error:
-            raise StudyError(
-                f"{path} is not a readable cache of scores ({error}); "
-                "remove it (its scores are then measured again)"
-            ) from error
+            raise self._unusable(error) from error
 
     def get(self, content_hash: str, split: str, samples: Sequence[str]) -> dict[str, float]:
         """Look up scores.
@@ -58,15 +66,15 @@ class ScoreCache:
 
         Returns:
             The known scores by sample identifier; samples not yet scored are absent.
+
+        Raises:
+            StudyError: The file cannot be read.
         """
-        rows = self._connection.execute(
-            "SELECT samples.identifier, scores.score FROM scores"
-            " JOIN schedules ON schedules.number = scores.schedule"
-            " JOIN samples ON samples.number = scores.sample"
-            " WHERE schedules.content_hash = ? AND samples.split = ?",
-            (content_hash, split),
-        )
-        known: dict[str, float] = dict(rows.fetchall())
+        try:
+            rows = self._connection.execute(_SELECT, (content_hash, split)).fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        known: dict[str, float] = dict(rows)
         return {sample: known[sample] for sample in samples if sample in known}
 
     def put(self, content_hash: str, split: str, scores: Mapping[str, float]) -> None:
@@ -76,21 +84,23 @@ class ScoreCache:
             content_hash: Hash of the schedule that was measured.
             split: Name of the split.
             scores: Score by sample identifier; a sample already kept is replaced.
+
+        Raises:
+            StudyError: The file cannot be written.
         """
-        with self._connection as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO schedules (content_hash) VALUES (?)", (content_hash,)
-            )
-            connection.executemany(
-                "INSERT OR IGNORE INTO samples (split, identifier) VALUES (?, ?)",
-                [(split, sample) for sample in scores],
-            )
-            connection.executemany(
-                "INSERT OR REPLACE INTO scores SELECT schedules.number, samples.number, ?"
-                " FROM schedules, samples"
-                " WHERE schedules.content_hash = ? AND samples.split = ? AND identifier = ?",
-                [(float(score), content_hash, split, sample) for sample, score in scores.items()],
-            )
+        rows = [(float(score), content_hash, split, sample) for sample, score in scores.items()]
+        try:
+            with self._connection as connection:
+                connection.execute(
+                    "INSERT OR IGNORE INTO schedules (content_hash) VALUES (?)", (content_hash,)
+                )
+                connection.executemany(
+                    "INSERT OR IGNORE INTO samples (split, identifier) VALUES (?, ?)",
+                    [(split, sample) for sample in scores],
+                )
+                connection.executemany(_REPLACE, rows)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -106,3 +116,9 @@ class ScoreCache:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _unusable(self, error: sqlite3.Error) -> StudyError:
+        return StudyError(
+            f"{self.path} cannot be used as the cache of scores ({error}); free space on the disk, "
+            "or remove the file (its scores are then measured again)"
+        )

@@ -36,17 +36,24 @@ class StudyFolder:
         path: The folder.
         identity: What the study is a study of.
         continued: Whether an earlier run had already created it.
+        scores: Scores of single samples, measured by this run and earlier ones.
     """
 
     def __init__(
-        self, path: Path, identity: StudyIdentity, *, continued: bool, lock: FileLock
+        self,
+        path: Path,
+        identity: StudyIdentity,
+        *,
+        continued: bool,
+        scores: ScoreCache,
+        lock: FileLock,
     ) -> None:
         self.path = path
         self.identity = identity
         self.continued = continued
+        self.scores = scores
         self._lock = lock
         self._storage: optuna.storages.RDBStorage | None = None
-        self._scores: ScoreCache | None = None
 
     @classmethod
     def open(cls, path: Path, identity: StudyIdentity) -> StudyFolder:
@@ -85,10 +92,11 @@ class StudyFolder:
             continued = _check_content(path, identity)
             if not continued:
                 write_text(path / IDENTITY_FILE, identity.model_dump_json(indent=2) + "\n")
+            scores = ScoreCache(path / SCORES_FILE)
         except BaseException:
             lock.release()
             raise
-        return cls(path, identity, continued=continued, lock=lock)
+        return cls(path, identity, continued=continued, scores=scores, lock=lock)
 
     @staticmethod
     def check(path: Path, identity: StudyIdentity) -> bool:
@@ -113,13 +121,6 @@ class StudyFolder:
                 f"({existing} is not a folder that may be written to); choose another with --out"
             )
         return path.exists() and _check_content(path, identity)
-
-    @property
-    def scores(self) -> ScoreCache:
-        """Scores of single samples, measured by this run and earlier ones."""
-        if self._scores is None:
-            self._scores = ScoreCache(self.path / SCORES_FILE)
-        return self._scores
 
     def study(
         self,
@@ -165,9 +166,7 @@ class StudyFolder:
 
     def close(self) -> None:
         """Close the files and let other processes have the folder."""
-        if self._scores is not None:
-            self._scores.close()
-            self._scores = None
+        self.scores.close()
         if self._storage is not None:
             _dispose(self._storage)
             self._storage = None

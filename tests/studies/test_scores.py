@@ -45,11 +45,11 @@ def test_a_put_that_fails_leaves_nothing_behind(tmp_path):
 def test_a_file_that_is_no_cache_is_refused(tmp_path):
     path = tmp_path / "scores.db"
     path.write_bytes(b"holiday pictures" * 100)
-    with pytest.raises(StudyError, match="not a readable cache of scores"):
+    with pytest.raises(StudyError, match="cannot be used as the cache of scores"):
         ScoreCache(path)
     path.unlink()
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE scores (name TEXT)")
     connection.close()
-    with pytest.raises(StudyError, match="not a readable cache of scores"):
+    with pytest.raises(StudyError, match="cannot be used as the cache of scores"):
         ScoreCache(path)

@@ -203,6 +203,14 @@ def test_a_folder_that_is_not_this_study_is_refused(tmp_path, identity, spoil, m
     assert {path: after.get(path) for path in before} == before
 
 
+def test_a_damaged_cache_of_scores_is_refused_at_once(tmp_path, identity):
+    StudyFolder.open(tmp_path, identity).close()
+    (tmp_path / "scores.db").write_bytes(os.urandom(4096))
+    for _ in range(2):  # the second refusal shows that the first one gave the lock back
+        with pytest.raises(StudyError, match=r"scores\.db cannot be used"):
+            StudyFolder.open(tmp_path, identity)
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, identity):
     (tmp_path / "file").write_text("")
     for attempt in (StudyFolder.check, StudyFolder.open):
