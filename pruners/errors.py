@@ -21,6 +21,10 @@ class ModelError(PrunetuneError):
     """A model, or a piece of it, cannot be loaded or used."""
 
 
+class InputError(PrunetuneError):
+    """A call of a pruned model has inputs that cannot be pruned."""
+
+
 class DataError(PrunetuneError):
     """Benchmark data is missing or malformed."""
 

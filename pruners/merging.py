@@ -1,0 +1,94 @@
+"""What becomes of dropped tokens: merge rules as functions on tensors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from pruners.selection import gather_tokens
+
+
+def reference_indices(tokens: int, count: int) -> range:
+    """Place references at a uniform stride, as VisionDrop's and VisionZip's released code does.
+
+    Args:
+        tokens: Tokens that references are taken from.
+        count: References, at most `tokens`.
+
+    Returns:
+        The first `count` multiples of ``tokens // count``.
+    """
+    if count == 0:
+        return range(0)
+    step = max(1, tokens // count)
+    return range(0, count * step, step)
+
+
+def merge_into_references(
+    tokens: Tensor, keys: Tensor, count: int, combine: Literal["sum", "mean"]
+) -> Tensor:
+    """Merge tokens into strided references (VisionDrop's contextual tokens).
+
+    Every token that is no reference joins the one whose key is most similar (cosine; the earlier
+    of equal ones).
+
+    Args:
+        tokens: Vectors of the tokens that were not kept, in order, (batch, tokens, width).
+        keys: What they are compared by, (batch, tokens, key width).
+        count: Contextual tokens to make, at most `tokens`.
+        combine: ``"sum"``: reference plus the mean of its tokens (released code); ``"mean"``: mean
+            of the reference and its tokens (paper). A reference that none joins stays as it is.
+
+    Returns:
+        Contextual tokens, (batch, count, width).
+    """
+    batch, total, width = tokens.shape
+    references = torch.tensor(reference_indices(total, count), device=tokens.device)
+    is_reference = torch.zeros(total, dtype=torch.bool)
+    is_reference[reference_indices(total, count)] = True
+    others = (~is_reference).nonzero().squeeze(-1).to(tokens.device)
+
+    keys = normalize(keys.float(), dim=-1)
+    similarity = keys[:, others] @ keys[:, references].transpose(1, 2)  # batch x others x count
+    joined = (
+        similarity.argmax(dim=-1) if count else similarity.new_zeros(batch, 0, dtype=torch.long)
+    )
+    sums, sizes = _sum_by_group(tokens[:, others], joined, count)
+    if combine == "sum":
+        merged = tokens[:, references].float() + sums / sizes.clamp(min=1)
+    else:
+        merged = (tokens[:, references].float() + sums) / (sizes + 1)
+    return merged.to(tokens.dtype).reshape(batch, count, width)
+
+
+def average_clusters(tokens: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
+    """Average every kept token with the dropped ones that are most similar to it (DeSAP).
+
+    Args:
+        tokens: Vectors of all tokens, also what they are compared by (cosine; the earlier of equal
+            ones), (batch, tokens, width).
+        kept: Indices of the kept tokens, at least one, (batch, kept).
+        dropped: Indices of the dropped ones, (batch, dropped).
+
+    Returns:
+        Plain means of the clusters, centre included, (batch, kept, width).
+    """
+    centres, others = gather_tokens(tokens, kept), gather_tokens(tokens, dropped)
+    similarity = normalize(others.float(), dim=-1) @ normalize(centres.float(), dim=-1).mT
+    sums, sizes = _sum_by_group(others, similarity.argmax(dim=-1), kept.shape[1])
+    return ((centres.float() + sums) / (sizes + 1)).to(tokens.dtype)
+
+
+def _sum_by_group(tokens: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Sum tokens by group: (batch, count, width) and the group sizes (batch, count, 1), float32."""
+    batch, _, width = tokens.shape
+    sums = tokens.new_zeros(batch, count, width, dtype=torch.float32)
+    sizes = tokens.new_zeros(batch, count, dtype=torch.float32)
+    if count == 0:
+        return sums, sizes.unsqueeze(-1)
+    sums = sums.scatter_add(1, groups.unsqueeze(-1).expand(-1, -1, width), tokens.float())
+    sizes = sizes.scatter_add(1, groups, torch.ones_like(groups, dtype=torch.float32))
+    return sums, sizes.unsqueeze(-1)

@@ -1,0 +1,262 @@
+"""Applying a schedule to a Hugging Face model, and taking it off again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from pruners.adapters import ModelAdapter, adapter_for
+from pruners.calls import Plan, Prefill, PrefillRecord
+from pruners.encoder_stage import parts_read
+from pruners.errors import InputError, ModelError, ScheduleMismatchError
+from pruners.hooks import PruningHooks
+from pruners.questions import PromptReader
+from pruners.schedule import Schedule
+from pruners.stages import SimilarityFusion
+from pruners.text_tower import QuestionOutputs, TextTower
+from pruners.vision import (
+    VisionOutputs,
+    VisionParts,
+    check_layers,
+    check_text_tower,
+)
+
+_HANDLE = "_prunetune_handle"
+
+
+class PrunedModel:
+    """The handle of a model that a schedule is applied to; also a context manager that removes it.
+
+    Attributes:
+        schedule: The schedule.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        schedule: Schedule,
+        plan: Plan,
+        text_tower: TextTower | None,
+        reader: PromptReader,
+    ) -> None:
+        """Install the hooks; use `apply_schedule`, which checks that everything fits.
+
+        Args:
+            adapter: The model.
+            schedule: The schedule.
+            plan: The schedule on this model.
+            text_tower: The text tower, if the encoder stage reads one.
+            reader: Reads questions from prompts.
+        """
+        self.schedule = schedule
+        self._adapter = adapter
+        self._plan = plan
+        self._text_tower = text_tower
+        self._reader = reader
+        self._given: ContextVar[QuestionOutputs | None] = ContextVar("given", default=None)
+        self._parts = parts_read(*plan.encoder) if plan.encoder else VisionParts()
+        self._hooks = PruningHooks(adapter, plan, self._parts, text_tower, self._questions_of)
+        setattr(adapter.model, _HANDLE, self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Restore the model exactly as it was; a second call does nothing."""
+        self._hooks.remove()
+        if getattr(self._adapter.model, _HANDLE, None) is self:
+            delattr(self._adapter.model, _HANDLE)
+
+    @property
+    def last_prefill(self) -> PrefillRecord | None:
+        """What the newest prefill kept; None before the first."""
+        return self._hooks.record
+
+    @contextmanager
+    def questions(self, questions: Sequence[str]) -> Iterator[None]:
+        """Give the questions of the calls inside, instead of reading them from the prompts.
+
+        Args:
+            questions: One text per sample of the batch.
+
+        Raises:
+            InputError: The schedule reads no question.
+        """
+        if self._text_tower is None:
+            raise InputError(
+                "questions were given, but the schedule compares none with the image; call the "
+                "model without them"
+            )
+        token = self._given.set(self._text_tower.encode(questions))
+        try:
+            yield
+        finally:
+            self._given.reset(token)
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        vision: VisionOutputs,
+        questions: QuestionOutputs | None = None,
+    ) -> Tensor:
+        """Run a prompt on images that have been encoded before, without the vision tower.
+
+        Args:
+            input_ids: Token ids with one image's placeholders per sample, (batch, length).
+            attention_mask: Nonzero for tokens, 0 for padding, (batch, length); None without
+                padding.
+            vision: What `encode_images` returned, one image per sample.
+            questions: What `TextTower.encode` returned, one question per sample; by default they
+                are read from the prompts when the schedule needs them.
+
+        Returns:
+            Logits at each sample's last token that is no padding, (batch, vocabulary).
+
+        Raises:
+            InputError: A sample has not exactly one image, the numbers of samples differ, or
+                `vision` lacks what the schedule reads.
+        """
+        adapter = self._adapter
+        input_ids = input_ids.to(adapter.device)
+        image_mask = input_ids == adapter.image_token_id()
+        self._hooks.check_images(image_mask)
+        for name, given in (("images", vision), ("questions", questions)):
+            if given is not None and len(given) != input_ids.shape[0]:
+                raise InputError(
+                    f"{len(given)} {name} were given for {input_ids.shape[0]} prompts; pass one "
+                    "per prompt"
+                )
+        vision.check(self._parts)
+
+        def run() -> Tensor:
+            features = self._hooks.project(vision)
+            embeds = adapter.embed(input_ids)
+            embeds = embeds.masked_scatter(image_mask.unsqueeze(-1), features.to(embeds.dtype))
+            output = adapter.decoder(
+                inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False
+            )
+            hidden: Tensor = output.last_hidden_state
+            return hidden
+
+        prefill = Prefill(image_mask, input_ids, questions=questions, vision=vision)
+        hidden, mask = self._hooks.run_prefill(prefill, run)
+        if not self._plan.prunes and attention_mask is not None:
+            mask = attention_mask.bool().to(hidden.device)
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        last = positions.masked_fill(~mask, 0).amax(dim=-1)
+        logits: Tensor = adapter.head(hidden[torch.arange(hidden.shape[0]), last])
+        return logits
+
+    def _questions_of(self, prefill: Prefill) -> QuestionOutputs | None:
+        """Find the questions of a prefill: given with it, given before, or read from the prompt."""
+        if not self._parts.encodings:
+            return None
+        rows = prefill.image_mask.shape[0]
+        if prefill.questions is not None:
+            return prefill.questions
+        given = self._given.get()
+        if given is not None:
+            if rows % len(given):
+                raise InputError(
+                    f"{len(given)} questions were given for {rows} samples; pass one per sample"
+                )
+            # Beam search and several returned sequences repeat each sample.
+            indices = torch.arange(len(given), device=given.tokens.device)
+            return given.select(indices.repeat_interleave(rows // len(given)))
+        if prefill.input_ids is None or self._text_tower is None:
+            return None
+        scorer = self._plan.encoder[0].scorer if self._plan.encoder else None
+        assert isinstance(scorer, SimilarityFusion)
+        texts = self._reader.read(prefill.input_ids, scorer.text)
+        distinct = list(dict.fromkeys(texts))
+        encoded = self._text_tower.encode(distinct)
+        chosen = torch.tensor([distinct.index(text) for text in texts])
+        return encoded.select(chosen.to(encoded.tokens.device))
+
+
+def apply_schedule(
+    model: nn.Module,
+    schedule: Schedule,
+    *,
+    processor: Any = None,
+    text_tower: TextTower | str | os.PathLike[str] | None = None,
+) -> PrunedModel:
+    """Make a model prune its visual tokens by a schedule, in every call with an image.
+
+    Hooks are installed on this instance; its class and weights are untouched. `model(...)` returns
+    logits for the tokens that are left, `model.generate(...)` works as before, and calls without an
+    image are not changed.
+
+    Args:
+        model: A stock `LlavaForConditionalGeneration`.
+        schedule: The schedule, for a decoder of this depth.
+        processor: The model's processor, which reads the question back from the prompt; by default
+            it is loaded from where the model came from when first needed.
+        text_tower: Text tower, or folder or hub name of a CLIP checkpoint, to use instead of the
+            one that the schedule names.
+
+    Returns:
+        The handle; `remove` restores the model.
+
+    Raises:
+        UnsupportedModelError: The model's family has no adapter.
+        ScheduleMismatchError: The schedule does not fit the model.
+        ModelError: The model already has a schedule, or the text tower cannot be loaded.
+    """
+    adapter = adapter_for(model)
+    if getattr(model, _HANDLE, None) is not None:
+        raise ModelError(
+            "the model already has a schedule; call remove() on its handle before applying another"
+        )
+    _check_depth(adapter, schedule)
+    plan = Plan.of(schedule, adapter.visual_tokens)
+    parts = parts_read(*plan.encoder) if plan.encoder else VisionParts()
+    if plan.encoder is not None:
+        check_layers(adapter, parts)
+    tower = _find_text_tower(adapter, plan, text_tower) if parts.encodings else None
+    reader = PromptReader(processor, getattr(model, "name_or_path", ""), adapter.image_token_id())
+    return PrunedModel(adapter, schedule, plan, tower, reader)
+
+
+def _check_depth(adapter: ModelAdapter, schedule: Schedule) -> None:
+    layers = len(adapter.decoder_layers)
+    shape = schedule.shape
+    if shape is not None and schedule.stages and shape.decoder_layers != layers:
+        raise ScheduleMismatchError(
+            f"the schedule is for {shape.name} with {shape.decoder_layers} decoder layers, but the "
+            f"model has {layers}; use schedule.scaled_to(Shape.from_config(model.config))"
+        )
+    for stage in schedule.stages:
+        if stage.layer >= layers:
+            raise ScheduleMismatchError(
+                f"the schedule has a stage at layer {stage.layer}, but the model has {layers} "
+                f"decoder layers; expected at most {layers - 1}"
+            )
+
+
+def _find_text_tower(
+    adapter: ModelAdapter, plan: Plan, text_tower: TextTower | str | os.PathLike[str] | None
+) -> TextTower:
+    if not isinstance(text_tower, TextTower):
+        scorer = plan.encoder[0].scorer if plan.encoder else None
+        assert isinstance(scorer, SimilarityFusion)
+        text_tower = TextTower.load(scorer.text_tower if text_tower is None else text_tower)
+    check_text_tower(adapter, text_tower)
+    return text_tower.to(adapter.device, adapter.dtype)

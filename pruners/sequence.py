@@ -1,0 +1,162 @@
+"""Where the visual tokens are in a sequence, and what is left of it when some are dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pruners.selection import gather_tokens
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one stage makes of the visual tokens.
+
+    Attributes:
+        tokens: Vectors of the tokens alive, dominant before contextual, (batch, alive, width).
+        indices: For each, which visual token of before it is, or was merged into; -1 is the CLS
+            token. (batch, alive)
+        contextual: How many, at the end, are contextual.
+    """
+
+    tokens: Tensor
+    indices: Tensor
+    contextual: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A sequence at some depth of the decoder.
+
+    Attributes:
+        visual: Where the visual tokens are, rising, (batch, visual).
+        origin: Which of the dense model's N visual tokens each is or was merged into; -1 is the
+            CLS token. (batch, visual)
+        contextual: Which of them are contextual, (batch, visual).
+        source: Where each position comes from in the dense sequence, (batch, length).
+        position_ids: Positions for the rotary embedding, (batch, length).
+        mask: True for tokens, False for padding, (batch, length); None without padding.
+    """
+
+    visual: Tensor
+    origin: Tensor
+    contextual: Tensor
+    source: Tensor
+    position_ids: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def dense(
+        cls,
+        image_mask: Tensor,
+        visual_tokens: int,
+        position_ids: Tensor | None,
+        mask: Tensor | None,
+    ) -> Layout:
+        """Describe a sequence that nothing has been dropped from.
+
+        Args:
+            image_mask: True where an image placeholder is; `visual_tokens` per row.
+                (batch, length)
+            visual_tokens: Visual tokens per sample.
+            position_ids: Positions, (batch or 1, length); None counts from 0.
+            mask: Nonzero for tokens, 0 for padding, (batch, length); None without padding.
+
+        Returns:
+            The layout.
+        """
+        batch, length = image_mask.shape
+        device = image_mask.device
+        placeholders = image_mask.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+        visual = placeholders[:, :visual_tokens]
+        source = torch.arange(length, device=device).expand(batch, -1)
+        return cls(
+            visual=visual,
+            origin=torch.arange(visual_tokens, device=device).expand(batch, -1),
+            contextual=torch.zeros_like(visual, dtype=torch.bool),
+            source=source,
+            position_ids=source if position_ids is None else position_ids.expand(batch, -1),
+            mask=None if mask is None else mask.bool(),
+        )
+
+    def to(self, device: torch.device) -> Layout:
+        """Move to a device, for models that are spread over several."""
+        if device == self.visual.device:
+            return self
+        return Layout(
+            visual=self.visual.to(device),
+            origin=self.origin.to(device),
+            contextual=self.contextual.to(device),
+            source=self.source.to(device),
+            position_ids=self.position_ids.to(device),
+            mask=None if self.mask is None else self.mask.to(device),
+        )
+
+    def drop(self, hidden: Tensor, selection: Selection, *, compact: bool) -> tuple[Tensor, Layout]:
+        """Replace the visual tokens by those that a stage keeps.
+
+        They move to the first places of the visual tokens, in the stage's order; the places left
+        over leave the sequence. Each keeps the position of the token it is or was merged into (the
+        CLS token takes the first patch's), unless positions are compacted.
+
+        Args:
+            hidden: Hidden states of the sequence, (batch, length, width).
+            selection: What the stage keeps.
+            compact: Whether positions are then counted anew from 0, over tokens without padding.
+
+        Returns:
+            The shorter hidden states, and their layout.
+        """
+        alive = selection.indices.shape[1]
+        places, removed = self.visual[:, :alive], self.visual[:, alive:]
+        stays = torch.ones_like(self.source, dtype=torch.bool).scatter(1, removed, False)
+        length = stays.shape[1] - removed.shape[1]
+        order = (~stays).to(torch.uint8).argsort(dim=-1, stable=True)[:, :length]
+        chosen = selection.indices.clamp(min=0)
+
+        def rearrange(values: Tensor) -> Tensor:
+            moved = values.gather(1, self.visual).gather(1, chosen)
+            return values.scatter(1, places, moved).gather(1, order)
+
+        width = selection.tokens.shape[-1]
+        tokens = selection.tokens.to(hidden.dtype)
+        hidden = hidden.scatter(1, places.unsqueeze(-1).expand(-1, -1, width), tokens)
+        mask = None if self.mask is None else self.mask.gather(1, order)
+        made = torch.zeros_like(chosen, dtype=torch.bool)
+        made[:, alive - selection.contextual :] = True
+        layout = Layout(
+            visual=places,
+            origin=self.origin.gather(1, chosen).where(selection.indices >= 0, -1),
+            contextual=self.contextual.gather(1, chosen) | made,
+            source=rearrange(self.source),
+            position_ids=compact_positions(order, mask)
+            if compact
+            else rearrange(self.position_ids),
+            mask=mask,
+        )
+        return gather_tokens(hidden, order), layout
+
+
+def compact_positions(like: Tensor, mask: Tensor | None) -> Tensor:
+    """Count positions from 0 over the tokens that are no padding.
+
+    Args:
+        like: Any tensor of the sequence's shape, (batch, length).
+        mask: True for tokens, False for padding, (batch, length); None without padding.
+
+    Returns:
+        Positions, (batch, length); padding on the left gets 0.
+    """
+    if mask is None:
+        return torch.arange(like.shape[1], device=like.device).expand(like.shape[0], -1)
+    return (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def last_position(layout: Layout) -> Tensor:
+    """Return the highest position of each sample that is no padding, (batch, 1)."""
+    positions = layout.position_ids
+    if layout.mask is not None:
+        positions = positions.masked_fill(~layout.mask, -1)
+    return positions.amax(dim=-1, keepdim=True)

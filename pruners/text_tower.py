@@ -1,0 +1,177 @@
+"""The CLIP text tower that question similarity needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers import AutoTokenizer, CLIPModel
+
+from pruners.errors import ModelError
+
+
+@dataclass(frozen=True)
+class QuestionOutputs:
+    """What encoder stages read of questions.
+
+    Attributes:
+        tokens: Token embeddings in the space shared with the vision tower, L2-normalised, start
+            and end tokens included, (batch, text, width).
+        mask: True for tokens, False for padding, (batch, text).
+        question: Embedding of the end-of-text token, L2-normalised, (batch, width).
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    question: Tensor
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def select(self, indices: Tensor) -> QuestionOutputs:
+        """Pick questions.
+
+        Args:
+            indices: Indices of questions, (count,).
+
+        Returns:
+            The picked questions, in that order.
+        """
+        return QuestionOutputs(self.tokens[indices], self.mask[indices], self.question[indices])
+
+
+class TextTower:
+    """A CLIP checkpoint's text model and both projections into the shared space, frozen.
+
+    Attributes:
+        name: Folder or hub name that it was loaded from.
+        visual_projection: Projection of the paired vision tower into the shared space.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Any,
+        text_model: Any,
+        text_projection: nn.Linear,
+        visual_projection: nn.Linear,
+    ) -> None:
+        """Put a tower together; `load` is the usual way.
+
+        Args:
+            name: What the tower is called in messages.
+            tokenizer: Tokenizer of the text model; its texts start and end with a special token.
+            text_model: Text model whose last hidden state is normed.
+            text_projection: Text width to shared width, without bias.
+            visual_projection: Vision width to shared width, without bias.
+        """
+        self.name = name
+        self.visual_projection = visual_projection
+        self._tokenizer = tokenizer
+        self._text_model = text_model
+        self._text_projection = text_projection
+        for part in self._parts:
+            part.requires_grad_(False).eval()
+
+    @classmethod
+    def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
+        """Load the text tower of a CLIP checkpoint.
+
+        Args:
+            path_or_name: Folder or hub name of a checkpoint that `CLIPModel` reads, with its
+                tokenizer.
+
+        Returns:
+            The tower, on the CPU.
+
+        Raises:
+            ModelError: The checkpoint or its tokenizer cannot be loaded.
+        """
+        name = os.fspath(path_or_name)
+        try:
+            clip = CLIPModel.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the text tower {name!r} cannot be loaded ({error}); pass text_tower= the folder "
+                "or hub name of the CLIP checkpoint paired with the vision tower"
+            ) from error
+        return cls(name, tokenizer, clip.text_model, clip.text_projection, clip.visual_projection)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Move the tower, in place.
+
+        Args:
+            device: Device to run on.
+            dtype: Floating-point type to run in.
+
+        Returns:
+            The tower itself.
+        """
+        for part in self._parts:
+            part.to(device=device, dtype=dtype)
+        return self
+
+    @torch.no_grad()
+    def encode(self, questions: Sequence[str]) -> QuestionOutputs:
+        """Encode questions.
+
+        A question longer than the text model's positions is cut into chunks of that length, each
+        with its own start and end token; their tokens are read one after the other and their
+        end-of-text embeddings averaged, as CDPruner does.
+
+        Args:
+            questions: Texts, at least one.
+
+        Returns:
+            Embeddings of their tokens, padded on the right to the longest.
+
+        Raises:
+            ModelError: There are no questions.
+        """
+        if not questions:
+            raise ModelError("no questions were given; pass one text per sample")
+        chunks = [self._chunks(question) for question in questions]
+        tokens, lengths = self._embed([chunk for parts in chunks for chunk in parts])
+        parts = list(zip(tokens, lengths, strict=True))
+        joined, ends = [], []
+        for question in chunks:
+            own, parts = parts[: len(question)], parts[len(question) :]
+            joined.append(torch.cat([embedded[:length] for embedded, length in own]))
+            end = torch.stack([embedded[length - 1] for embedded, length in own]).mean(dim=0)
+            ends.append(normalize(end, dim=-1))
+        padded = nn.utils.rnn.pad_sequence(joined, batch_first=True)
+        counts = torch.tensor([len(question) for question in joined], device=padded.device)
+        mask = torch.arange(padded.shape[1], device=padded.device) < counts.unsqueeze(-1)
+        return QuestionOutputs(padded, mask, torch.stack(ends))
+
+    @property
+    def _parts(self) -> tuple[nn.Module, ...]:
+        return self._text_model, self._text_projection, self.visual_projection
+
+    def _chunks(self, question: str) -> list[list[int]]:
+        identifiers: list[int] = self._tokenizer(question, verbose=False)["input_ids"]
+        positions: int = self._text_model.config.max_position_embeddings
+        if len(identifiers) <= positions:
+            return [identifiers]
+        start, content, end = identifiers[0], identifiers[1:-1], identifiers[-1]
+        size = positions - 2
+        return [
+            [start, *content[first : first + size], end] for first in range(0, len(content), size)
+        ]
+
+    def _embed(self, chunks: list[list[int]]) -> tuple[Tensor, list[int]]:
+        """Embed token ids: normalised embeddings (chunks, length, width), and the lengths."""
+        device = self._text_projection.weight.device
+        lengths = [len(chunk) for chunk in chunks]
+        rows = [torch.tensor(chunk) for chunk in chunks]
+        # The text model is causal, so what pads on the right is never read.
+        input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(-1)
+        hidden = self._text_model(input_ids=input_ids, attention_mask=mask.long().to(device))
+        return normalize(self._text_projection(hidden.last_hidden_state), dim=-1), lengths
