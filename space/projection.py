@@ -46,12 +46,17 @@ class StagePlan:
     merge: Merge
 
 
+_PRECISION = 1 / 256
+"""How finely the common scale is solved, in tokens of the first stage that is not saturated."""
+
+
 @dataclass(frozen=True)
 class _Kept:
-    """A plan with the tokens it keeps."""
+    """A plan with the tokens it keeps, and how many that were before rounding."""
 
     plan: StagePlan
     alive: int
+    wanted: float
 
 
 def project(schedule: Schedule, shape: Shape, budget: Budget) -> Schedule:
@@ -151,8 +156,10 @@ def fit(
     solver = _Solver(model, budget)
     kept = solver.solve(plans)
     # Whole tokens bend the ratios, and along the bent ratios more may fit: scoring is saved when a
-    # stage comes to do nothing. Tokens only ever rise here, so this ends, nearly always at once.
-    while (again := solver.solve(_plans_of_kept(plans[0], kept, model.shape))) != kept:
+    # stage comes to do nothing. Tokens only ever rise here, so this ends, nearly always at once;
+    # where it ends, the result's own plans give back the result.
+    while True:
+        again = solver.solve(_plans_of_kept(plans[0], kept, model.shape))
         if solver.mean_tokens(again) <= solver.mean_tokens(kept):
             break
         kept = again
@@ -202,10 +209,10 @@ class _Solver:
         """Return the plans that drop tokens, with strictly falling counts, at the budget."""
         active = [plans[0], *(plan for plan in plans[1:] if plan.ratio < 1)]
         kept = self._scale(active)
-        while (repeat := self._first_repeat(kept)) is not None:
+        while (repeat := _first_repeat(kept)) is not None:
             active = _without(active, repeat)
             kept = self._scale(active)
-        return self._top_up([stage for stage in kept if stage.alive < self._dense_tokens])
+        return self._top_up(kept)
 
     def stages(self, kept: Sequence[_Kept]) -> list[WorkingStage]:
         """Return stages for pricing, all of which are charged for scoring."""
@@ -228,70 +235,66 @@ class _Solver:
         return self._budget.amount_of(self.stages(kept), self._model) <= self._limit
 
     def _scale(self, active: list[StagePlan]) -> list[_Kept]:
-        """Return the largest counts on the ray of common scales that fit.
+        """Return the most tokens that fit as the common scale grows.
 
         Growing the scale saturates one stage after another at the dense count; a saturated stage
         does nothing and is not charged, so cost falls there. Between two such points it only rises.
         Hence: from the most saturated interval down, take the first whose lower end fits, and
-        bisect in it. An interval is walked by the count of its first unsaturated stage, the pivot.
+        bisect in it. An interval is walked by the tokens of its first unsaturated stage, the pivot.
         """
         if self._fits([]):
             return []
         for pivot in reversed(range(len(active))):
-            low = self._fewest(active[pivot], is_first=pivot == 0)
-            if low >= self._dense_tokens or not self._fits(self._at(active, pivot, low)):
+            # In the lower end, the stage before the pivot is just saturated.
+            low = active[pivot].ratio * self._dense_tokens if pivot else 0.0
+            high = self._dense_tokens - 0.5
+            if low >= high or not self._fits(self._at(active, pivot, low)):
                 continue
-            high = self._dense_tokens
-            while high - low > 1:
-                middle = (low + high) // 2
+            while high - low > _PRECISION:
+                middle = (low + high) / 2
                 if self._fits(self._at(active, pivot, middle)):
                     low = middle
                 else:
                     high = middle
             return self._at(active, pivot, low)
         # Even the fewest tokens are too many, unless stages that do nothing were charged.
-        fewest = self._at(active, 0, self._fewest(active[0], is_first=True))
-        repeat = self._first_repeat(fewest)
+        fewest = self._at(active, 0, 0.0)
+        repeat = _first_repeat(fewest)
         if repeat is None:
             raise self._too_small(fewest)
         return self._scale(_without(active, repeat))
 
-    def _fewest(self, plan: StagePlan, *, is_first: bool) -> int:
-        """Return the pivot's count where the stage before it is just saturated."""
-        if is_first:
-            return 1 if plan.layer == 0 else 0
-        return math.floor(plan.ratio * self._dense_tokens + 0.5)
-
-    def _at(self, active: list[StagePlan], pivot: int, alive: int) -> list[_Kept]:
-        """Return the unsaturated stages when the pivot keeps `alive` tokens."""
-        kept, scaled = [_Kept(active[pivot], alive)], float(alive)
-        for plan in active[pivot + 1 :]:
-            scaled *= plan.ratio
-            kept.append(_Kept(plan, math.floor(scaled + 0.5)))
+    def _at(self, active: list[StagePlan], pivot: int, tokens: float) -> list[_Kept]:
+        """Return the unsaturated stages when the pivot keeps `tokens` before rounding."""
+        kept: list[_Kept] = []
+        for plan in active[pivot:]:
+            if kept:
+                tokens *= plan.ratio
+            alive = math.floor(tokens + 0.5)
+            kept.append(_Kept(plan, max(alive, 1) if plan.layer == 0 else alive, tokens))
         return kept
 
-    def _first_repeat(self, kept: Sequence[_Kept]) -> StagePlan | None:
-        """Return the first plan that keeps all tokens of the stage before it."""
-        for earlier, later in pairwise(kept):
-            if later.alive == earlier.alive:
-                return later.plan
-        return None
-
     def _top_up(self, kept: list[_Kept]) -> list[_Kept]:
-        """Hand out what is left of the budget, token by token, until no stage can take one."""
-        grew = True
-        while grew:
-            grew = False
-            for index in range(len(kept)):
+        """Hand out what is left of the budget, token by token, until no stage can take one.
+
+        Each goes to the stage that it brings least above its share, so that ratios are kept.
+        """
+        while True:
+            by_share = sorted(
+                range(len(kept)),
+                key=lambda index: (kept[index].alive + 1) / max(kept[index].wanted, _PRECISION),
+            )
+            for index in by_share:
                 more = list(kept)
                 more[index] = replace(kept[index], alive=kept[index].alive + 1)
                 before = kept[index - 1].alive if index else self._dense_tokens
                 if more[index].alive == before:
                     del more[index]  # it now does nothing
                 if self._fits(more):
-                    kept, grew = more, True
+                    kept = more
                     break
-        return kept
+            else:
+                return kept
 
     def _too_small(self, fewest: Sequence[_Kept]) -> BudgetError:
         least = self._budget.amount_of(self.stages(fewest), self._model)
@@ -301,11 +304,19 @@ class _Solver:
         )
 
 
-def _without(active: Sequence[StagePlan], plan: StagePlan) -> list[StagePlan]:
-    """Leave out a plan that does nothing; the next one is then relative to the one before it."""
-    index = next(i for i, other in enumerate(active) if other is plan)
+def _first_repeat(kept: Sequence[_Kept]) -> int | None:
+    """Return the layer of the first stage that keeps all tokens of the stage before it."""
+    for earlier, later in pairwise(kept):
+        if later.alive == earlier.alive:
+            return later.plan.layer
+    return None
+
+
+def _without(active: Sequence[StagePlan], layer: int) -> list[StagePlan]:
+    """Leave out the stage at a layer; the next one is then relative to the one before it."""
+    index = next(i for i, plan in enumerate(active) if plan.layer == layer)
     remaining = [*active[:index], *active[index + 1 :]]
     if index < len(remaining):
         following = remaining[index]
-        remaining[index] = replace(following, ratio=following.ratio * plan.ratio)
+        remaining[index] = replace(following, ratio=following.ratio * active[index].ratio)
     return remaining

@@ -66,8 +66,7 @@ def shape_from_pretrained(
 ) -> Shape:
     """Read a checkpoint's shape off its configuration; weights are not touched.
 
-    A folder whose ``config.json`` spells out every size is read without importing transformers. A
-    hub name, or a configuration that leaves sizes to the family's defaults, is resolved by it.
+    A folder is read without importing transformers; a hub name is resolved by it.
 
     Args:
         model: Folder with a ``config.json``, or hub name.
@@ -80,20 +79,13 @@ def shape_from_pretrained(
 
     Raises:
         ModelError: There is no readable configuration.
-        UnsupportedModelError: The model's family has no adapter.
+        UnsupportedModelError: The model's family has no adapter, or a size is missing.
     """
     if text_tower is not None and not isinstance(text_tower, TextTowerShape):
         text_tower = text_tower_shape(text_tower)
-    values = _read_config(model)
-    try:
-        return Shape.from_config(
-            values, name=str(model), text_tokens=text_tokens, text_tower=text_tower
-        )
-    except UnsupportedModelError:
-        # Published configurations omit what equals the family's defaults.
-        return Shape.from_config(
-            _resolve_config(model), name=str(model), text_tokens=text_tokens, text_tower=text_tower
-        )
+    return Shape.from_config(
+        _read_config(model), name=str(model), text_tokens=text_tokens, text_tower=text_tower
+    )
 
 
 def text_tower_shape(checkpoint: str | os.PathLike[str]) -> TextTowerShape:

@@ -1,0 +1,115 @@
+"""Budgets: reading them, what they limit, and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pruners import published
+from pruners.errors import BudgetError
+from space import Budget, dense_cost, parse_budget, preset, price
+
+SHAPE = preset("llava-1.5-7b")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2", Budget("tflops", 2)),
+        (" 2.5 TFLOPs ", Budget("tflops", 2.5)),
+        ("2T", Budget("tflops", 2)),
+        ("500 gflops", Budget("tflops", 0.5)),
+        ("1e0", Budget("tflops", 1)),
+        ("22%", Budget("share", 0.22)),
+        ("33.3 %", Budget("share", 0.333)),
+        ("64 tokens", Budget("tokens", 64)),
+        (".5 token", Budget("tokens", 0.5)),
+        ("100MB", Budget("kv_bytes", 1e8)),
+        ("100 MiB", Budget("kv_bytes", 100 * 2**20)),
+        ("1 GB", Budget("kv_bytes", 1e9)),
+        ("4096 bytes", Budget("kv_bytes", 4096)),
+    ],
+)
+def test_reading(text: str, expected: Budget) -> None:
+    found = parse_budget(text)
+    assert found.kind == expected.kind
+    assert found.value == pytest.approx(expected.value, rel=1e-12)
+    again = parse_budget(str(found))
+    assert (again.kind, again.value) == (found.kind, pytest.approx(found.value, rel=1e-9))
+
+
+@pytest.mark.parametrize("text", ["", "two", "nan", "inf", "2 2", "2,5", "%", "64 tokens!", "0x10"])
+def test_unreadable(text: str) -> None:
+    with pytest.raises(BudgetError, match="expected for example") as raised:
+        parse_budget(text)
+    assert repr(text) in str(raised.value)
+
+
+def test_unknown_unit_is_named() -> None:
+    with pytest.raises(BudgetError, match=r"unknown unit 'parsecs'.*expected for example"):
+        parse_budget("12 parsecs")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -2.0])
+def test_not_a_positive_number(value: float) -> None:
+    with pytest.raises(BudgetError, match="must be a positive number"):
+        Budget("tflops", value)
+    with pytest.raises(BudgetError):
+        parse_budget(f"{value}")
+
+
+@pytest.mark.parametrize("text", ["9.06 TFLOPs", "100%", "576 tokens", "335020032 bytes"])
+def test_the_dense_cost_is_the_most_that_is_accepted(text: str) -> None:
+    budget = parse_budget(text)
+    budget.check(SHAPE)
+    with pytest.raises(BudgetError, match=r"above the dense cost of llava-1.5-7b"):
+        Budget(budget.kind, budget.value * 1.001).check(SHAPE)
+
+
+@pytest.mark.parametrize("text", ["1 TFLOPs", "13%", "0.9 tokens", "30 MB"])
+def test_below_one_token_is_refused_with_the_cheapest(text: str) -> None:
+    with pytest.raises(BudgetError, match=r"below the cheapest .*llava-1.5-7b.*one visual token"):
+        parse_budget(text).check(SHAPE)
+
+
+def test_refusals_say_what_would_do() -> None:
+    with pytest.raises(BudgetError, match=r"budget of 20 TFLOPs .* 9\.064 TFLOPs") as raised:
+        parse_budget("20").check(SHAPE)
+    assert "1.242 TFLOPs (one visual token)" in str(raised.value)
+    with pytest.raises(BudgetError, match=r"budget of 5% .* 13\.7%"):
+        parse_budget("5%").check(SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("2", lambda cost: cost.tflops),
+        ("22%", lambda cost: cost.tflops),
+        ("64 tokens", lambda cost: cost.mean_visual_tokens),
+        ("100MB", lambda cost: cost.kv_bytes),
+    ],
+)
+def test_amounts_are_those_of_the_cost(text: str, amount) -> None:
+    cost = price(published("visiondrop", 64), SHAPE)
+    assert parse_budget(text).amount(cost) == amount(cost)
+
+
+def test_a_share_is_a_share_of_the_dense_flops() -> None:
+    assert parse_budget("25%").limit(SHAPE) == 0.25 * dense_cost(SHAPE).tflops
+    assert parse_budget("2").limit(SHAPE) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2", ["2 TFLOPs", "convention total", "22.1%", "llava-1.5-7b", "9.06"]),
+        ("22%", ["22%", "convention total", "llava-1.5-7b", "1.994 TFLOPs"]),
+        ("64 tokens", ["64 tokens", "mean over decoder layers", "11.1%", "576"]),
+        ("100MB", ["100000000 bytes", "key-value cache", "29.8%", "335020032"]),
+    ],
+)
+def test_the_echo_names_convention_and_share(text: str, words: list[str]) -> None:
+    line = parse_budget(text).describe(SHAPE)
+    assert all(word in line for word in words), line
+    assert "\n" not in line

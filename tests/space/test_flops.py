@@ -1,0 +1,331 @@
+"""Costs against the published figures, and against a count of every matrix product."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from pruners import (
+    ClsAttention,
+    ClusterAverage,
+    NearestReference,
+    NoMerge,
+    Schedule,
+    ScheduleMismatchError,
+    Shape,
+    SimilarityFusion,
+    Stage,
+    VisualSelfAttention,
+    dense,
+    published,
+)
+from pruners.errors import UnsupportedModelError
+from pruners.shape import TextTowerShape, VisionShape
+from space import PRESETS, breakdown, dense_cost, preset, price
+
+DATA = Path(__file__).parents[1] / "data"
+
+PYRAMIDDROP = ((8, 288), (16, 144), (24, 72))
+"""Its default: half of the tokens before layers 8, 16 and 24."""
+
+
+def _decoder_stages(stages: tuple[tuple[int, int], ...], visual_tokens: int) -> Schedule:
+    return Schedule(
+        stages=tuple(
+            Stage(layer=layer, retention=alive / visual_tokens, scorer=VisualSelfAttention())
+            for layer, alive in stages
+        )
+    )
+
+
+def _published_row(method: str, tokens: int, shape: Shape) -> Schedule:
+    match method:
+        case "pyramiddrop":
+            return _decoder_stages(PYRAMIDDROP, shape.visual_tokens)
+        case "uniform":
+            retention = tokens / shape.visual_tokens
+            return Schedule(stages=(Stage(layer=0, retention=retention, scorer=ClsAttention()),))
+        case "dense":
+            return dense(shape)
+        case _:
+            return published(method, tokens, shape)
+
+
+def _published_figures() -> list[dict[str, str]]:
+    lines = (DATA / "flops.csv").read_text().splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+@pytest.mark.parametrize(
+    "row", _published_figures(), ids=lambda row: f"{row['model']}-{row['method']}-{row['tokens']}"
+)
+def test_published_figure(row: dict[str, str]) -> None:
+    shape = preset(row["model"]).model_copy(update={"text_tokens": int(row["text_tokens"])})
+    assert (shape.tiles, shape.newline_tokens) == (int(row["tiles"]), int(row["newline_tokens"]))
+    schedule = _published_row(row["method"], int(row["tokens"]), shape)
+    cost = price(schedule, shape)
+    predicted = cost.tflops if row["convention"] == "total" else cost.llm_macs
+    assert predicted == pytest.approx(float(row["tera"]), rel=float(row["tolerance"]))
+    if row["method"] in ("visiondrop", "desap", "pyramiddrop"):
+        assert cost.mean_visual_tokens == pytest.approx(int(row["tokens"]), abs=0.5)
+
+
+# An independent count: every matrix product of one prefill, written out with its three sizes.
+
+Product = tuple[str, int, int, int]
+
+
+def _products(schedule: Schedule, shape: Shape) -> list[Product]:
+    products: list[Product] = []
+
+    def matmul(part: str, rows: int, inner: int, columns: int, times: int = 1) -> None:
+        products.extend([(part, rows, inner, columns)] * times)
+
+    vision, width = shape.vision, shape.vision.hidden_size
+    heads, size = vision.attention_heads, vision.hidden_size // vision.attention_heads
+    sequence = vision.patches + (1 if vision.class_token else 0)
+    for _ in range(shape.tiles):
+        matmul("vision_tower", vision.patches, vision.channels * vision.patch_size**2, width)
+        for _ in range(vision.layers):
+            matmul("vision_tower", sequence, width, width, times=4)
+            matmul("vision_tower", sequence, size, sequence, times=heads)
+            matmul("vision_tower", sequence, sequence, size, times=heads)
+            matmul("vision_tower", sequence, width, vision.intermediate_size)
+            matmul("vision_tower", sequence, vision.intermediate_size, width)
+
+    d, m = shape.hidden_size, shape.intermediate_size
+    queries, keys = shape.attention_heads * shape.head_size, shape.key_value_heads * shape.head_size
+    dense_tokens = alive = projected = shape.visual_tokens
+    by_layer = {stage.layer: stage for stage in schedule.stages}
+    for layer in range(shape.decoder_layers):
+        stage = by_layer.get(layer)
+        if stage is not None:
+            # Half up, in exact arithmetic; at least one token unless all are dropped.
+            kept = math.floor(Fraction(stage.retention) * dense_tokens + Fraction(1, 2))
+            kept = max(kept, 1) if stage.retention > 0 else 0
+            if kept < alive:
+                contextual = max(min(math.ceil(stage.contextual * kept - 1e-9), kept - 1), 0)
+                _stage_products(matmul, stage, shape, alive, kept, contextual)
+                alive = kept
+                if layer == 0:
+                    projected = kept
+        tokens = alive + shape.newline_tokens + shape.text_tokens
+        matmul("decoder_linear", tokens, d, queries)
+        matmul("decoder_linear", tokens, d, keys, times=2)
+        matmul("decoder_linear", tokens, queries, d)
+        matmul("decoder_linear", tokens, d, m, times=2)
+        matmul("decoder_linear", tokens, m, d)
+        matmul("decoder_attention", tokens, shape.head_size, tokens, times=shape.attention_heads)
+        matmul("decoder_attention", tokens, tokens, shape.head_size, times=shape.attention_heads)
+    matmul("head", alive + shape.newline_tokens + shape.text_tokens, d, shape.vocabulary_size)
+    matmul("projector", projected, width, d)
+    matmul("projector", projected, d, d)
+    return products
+
+
+def _stage_products(
+    matmul: Callable[..., None], stage: Stage, shape: Shape, alive: int, kept: int, contextual: int
+) -> None:
+    vision, width = shape.vision, shape.vision.hidden_size
+    heads = vision.attention_heads
+    sequence = vision.patches + (1 if vision.class_token else 0)
+    scorer = stage.scorer
+    if stage.layer == 0:
+        for _ in range(shape.tiles):
+            if isinstance(scorer, ClsAttention) or scorer.weight < 1:
+                matmul("scoring", 1, width, width)
+                matmul("scoring", sequence, width, width)
+                matmul("scoring", 1, width // heads, sequence, times=heads)
+            if isinstance(scorer, SimilarityFusion) and scorer.weight > 0:
+                tower = shape.text_tower
+                # Values and output, and what is attended over unless that is the values.
+                projections = {"qq": 3, "kk": 3, "vv": 2, "qk": 4}[scorer.encoding]
+                matmul("scoring", sequence, width, width, times=projections)
+                matmul("scoring", sequence, width // heads, sequence, times=heads)
+                matmul("scoring", sequence, sequence, width // heads, times=heads)
+                matmul("scoring", sequence, width, tower.projection_size)
+                matmul("scoring", vision.patches, tower.projection_size, tower.tokens)
+                if scorer.alignment:
+                    matmul("scoring", vision.patches, tower.projection_size, 1)
+                    matmul("scoring", tower.tokens, tower.projection_size, 1)
+            if isinstance(stage.merge, NearestReference) and contextual:
+                matmul("merging", sequence, width, width)
+        if isinstance(scorer, SimilarityFusion) and scorer.weight > 0:
+            tower = shape.text_tower
+            for _ in range(tower.layers):
+                matmul("text_tower", tower.tokens, tower.hidden_size, tower.hidden_size, times=4)
+                size = tower.hidden_size // tower.attention_heads
+                matmul("text_tower", tower.tokens, size, tower.tokens, times=tower.attention_heads)
+                matmul("text_tower", tower.tokens, tower.tokens, size, times=tower.attention_heads)
+                matmul("text_tower", tower.tokens, tower.hidden_size, tower.intermediate_size)
+                matmul("text_tower", tower.tokens, tower.intermediate_size, tower.hidden_size)
+            matmul("text_tower", tower.tokens, tower.hidden_size, tower.projection_size)
+        key_width, feature_width = width // heads, width
+    else:
+        if kept > 0:
+            seen = alive
+            if scorer.mean != "bidirectional":
+                seen += shape.newline_tokens + shape.text_tokens
+            key_size = shape.key_value_heads * shape.head_size
+            matmul("scoring", alive, shape.hidden_size, shape.attention_heads * shape.head_size)
+            matmul("scoring", seen, shape.hidden_size, key_size)
+            matmul("scoring", alive, shape.head_size, seen, times=shape.attention_heads)
+        key_width, feature_width = shape.head_size, shape.hidden_size
+    tiles = shape.tiles if stage.layer == 0 else 1
+    others = alive - kept + (tiles if getattr(scorer, "keep_cls", False) else 0)
+    if isinstance(stage.merge, NearestReference):
+        for _ in range(tiles):
+            matmul("merging", others // tiles, key_width, contextual // tiles)
+    elif isinstance(stage.merge, ClusterAverage):
+        for _ in range(tiles):
+            matmul("merging", others // tiles, feature_width, kept // tiles)
+
+
+def _summed(products: list[Product]) -> dict[str, int]:
+    parts: dict[str, int] = {}
+    for part, rows, inner, columns in products:
+        parts[part] = parts.get(part, 0) + 2 * rows * inner * columns
+    return {part: flops for part, flops in parts.items() if flops}
+
+
+GROUPED_QUERY = Shape(
+    name="grouped-query",
+    decoder_layers=6,
+    hidden_size=96,
+    intermediate_size=200,
+    attention_heads=6,
+    key_value_heads=2,
+    head_size=24,
+    vocabulary_size=300,
+    visual_tokens=49,
+    text_tokens=11,
+    dtype_bytes=4,
+    vision=VisionShape(
+        layers=3,
+        hidden_size=32,
+        intermediate_size=80,
+        attention_heads=2,
+        patches=49,
+        patch_size=7,
+        projection_size=16,
+    ),
+    text_tower=TextTowerShape(
+        layers=2,
+        hidden_size=24,
+        intermediate_size=48,
+        attention_heads=3,
+        projection_size=16,
+        tokens=9,
+    ),
+)
+
+
+def _random_schedule(rng: random.Random, shape: Shape) -> Schedule:
+    merges = [NoMerge(), NearestReference(), ClusterAverage()]
+    layers = sorted(rng.sample(range(shape.decoder_layers), rng.randint(1, 4)))
+    retention, stages = 1.0, []
+    for layer in layers:
+        # Rounded now and then, so that some stages do nothing and some drop everything.
+        retention *= rng.choice([rng.random(), rng.random(), 1.0])
+        if layer > 0 and rng.random() < 0.1:
+            retention = 0.0
+        scorer = VisualSelfAttention(mean=rng.choice(["causal", "bidirectional"]))
+        if layer == 0:
+            scorer = rng.choice(
+                [
+                    ClsAttention(),
+                    SimilarityFusion(
+                        text_tower="any",
+                        weight=rng.choice([0, 0.3, 1]),
+                        encoding=rng.choice(["qq", "qk", "vv", "kk"]),
+                        alignment=rng.choice([True, False]),
+                    ),
+                ]
+            )
+        merge = rng.choice(merges)
+        contextual = rng.choice([0, 0.2]) if isinstance(merge, NearestReference) else 0
+        stages.append(
+            Stage(
+                layer=layer, retention=retention, contextual=contextual, scorer=scorer, merge=merge
+            )
+        )
+    return Schedule(stages=tuple(stages))
+
+
+@pytest.mark.parametrize("shape", [GROUPED_QUERY, PRESETS["llava-1.5-7b"]], ids=lambda s: s.name)
+def test_every_part_is_the_sum_of_its_matrix_products(shape: Shape) -> None:
+    rng = random.Random(0)
+    for _ in range(60):
+        schedule = _random_schedule(rng, shape)
+        cost = price(schedule, shape)
+        expected = _summed(_products(schedule, shape))
+        parts = breakdown(schedule, shape)
+        found = {part: round(tera * 1e12) for part, tera in parts.in_tera().items() if tera}
+        assert found == expected, schedule
+        assert cost.tflops == pytest.approx(sum(expected.values()) / 1e12, rel=1e-12)
+        assert cost.breakdown == parts.in_tera()
+
+
+def test_tiles_multiply_the_vision_side_and_leave_the_text_tower_alone() -> None:
+    shape = preset("llava-next-7b")
+    stage = Stage(
+        layer=0,
+        retention=0.25,
+        contextual=0.25,  # 720 tokens, 180 of them contextual: both divide into five tiles
+        scorer=SimilarityFusion(text_tower="any"),
+        merge=NearestReference(),
+    )
+    schedule = Schedule(stages=(stage,))
+    found = {k: round(v * 1e12) for k, v in breakdown(schedule, shape).in_tera().items() if v}
+    assert found == _summed(_products(schedule, shape))
+
+
+def test_llm_macs_count_visual_tokens_in_the_decoder_alone() -> None:
+    shape = preset("llava-1.5-7b")
+    schedule = published("visiondrop", 64)
+    per_layer = schedule.visual_tokens_per_layer(32, 576)
+    expected = sum(4 * n * 4096**2 + 2 * n * n * 4096 + 3 * n * 4096 * 11008 for n in per_layer)
+    parts = breakdown(schedule, shape, "llm-macs")
+    assert parts.total == expected
+    assert parts.total == parts.decoder_linear + parts.decoder_attention
+    longer = shape.model_copy(update={"text_tokens": 500})
+    assert price(schedule, longer).llm_macs == price(schedule, shape).llm_macs
+
+
+def test_visual_tokens_and_key_value_cache() -> None:
+    cost = price(_decoder_stages(((2, 20), (5, 0)), 49), GROUPED_QUERY)
+    assert cost.visual_tokens_per_layer == (49, 49, 20, 20, 20, 0)
+    assert cost.mean_visual_tokens == pytest.approx((2 * 49 + 3 * 20) / 6)
+    # Keys and values, 2 heads of 24 floats of 4 bytes, for 158 visual and 6 x 11 text positions.
+    assert cost.kv_bytes == 2 * 2 * 24 * 4 * (158 + 66)
+
+
+def test_dense_cost_is_the_cost_of_no_stages() -> None:
+    for shape in PRESETS.values():
+        cost = dense_cost(shape)
+        assert cost == price(Schedule(), shape)
+        assert cost.tflops == cost.dense_tflops == pytest.approx(sum(cost.breakdown.values()))
+        assert set(cost.visual_tokens_per_layer) == {shape.visual_tokens}
+
+
+def test_similarity_needs_a_text_tower_only_when_it_has_weight() -> None:
+    shape = GROUPED_QUERY.model_copy(update={"text_tower": None})
+
+    def schedule(weight: float) -> Schedule:
+        scorer = SimilarityFusion(text_tower="any", weight=weight)
+        return Schedule(stages=(Stage(layer=0, retention=0.5, scorer=scorer),))
+
+    assert price(schedule(0), shape).tflops == price(schedule(0), GROUPED_QUERY).tflops
+    with pytest.raises(UnsupportedModelError, match="no text tower"):
+        price(schedule(0.5), shape)
+
+
+def test_a_stage_beyond_the_decoder_is_refused() -> None:
+    with pytest.raises(ScheduleMismatchError, match=r"layer 24.*6 decoder layers.*scaled_to"):
+        price(_decoder_stages(PYRAMIDDROP, 576), GROUPED_QUERY)
