@@ -8,8 +8,8 @@ own stage's hidden states, positions and mask.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,12 @@ from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.vision import VisionOutputs, VisionParts, VisionRecorder
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class _CurrentCall(threading.local):
+    """The call that is under way in each thread."""
+
+    call: Prefill | Continuation | None = None
 
 
 class PruningHooks:
@@ -59,15 +65,18 @@ class PruningHooks:
         self._plan = plan
         self._questions = questions
         self._memory = CacheMemory()
-        # A context variable, because several threads may run the model at the same time.
-        self._call: ContextVar[Prefill | Continuation | None] = ContextVar("call", default=None)
+        self._current = _CurrentCall()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
         if plan.encoder is not None:
             # Installed first, so that its outputs are there when the hooks below look for them.
             self._handles.append(VisionRecorder(adapter, parts, text_tower))
-        if plan.prunes:
-            self._install()
+        try:
+            if plan.prunes:
+                self._install()
+        except BaseException:
+            self.remove()
+            raise
 
     def _install(self) -> None:
         adapter = self._adapter
@@ -103,11 +112,11 @@ class PruningHooks:
         Returns:
             What `run` returned, (batch, length, width), and the padding mask of that sequence.
         """
-        token = self._call.set(prefill)
+        self._current.call = prefill
         try:
             hidden = run()
         finally:
-            self._call.reset(token)
+            self._current.call = None
         self._finish(prefill)
         length = hidden.shape[1]
         mask = None if prefill.layout is None else prefill.layout.mask
@@ -137,16 +146,16 @@ class PruningHooks:
     def _start(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
-        self._call.set(None)
+        self._current.call = None
         call = self._adapter.read_call(args, kwargs)
         if call.has_images:
-            self._call.set(self._start_prefill(call))
+            self._current.call = self._start_prefill(call)
             return None
         pruned = self._memory.recall(call.cache)
         if pruned is None:
             return None
-        self._call.set(Continuation(pruned, call.cache))
-        return None
+        self._current.call = Continuation(pruned, call.cache)
+        return (), pruned.new_tokens_only(call)
 
     def _start_prefill(self, call: DecoderCall) -> Prefill:
         if call.cache is not None:
@@ -173,7 +182,7 @@ class PruningHooks:
             repeats = call.rows // len(vision)
             rows = torch.arange(len(vision), device=vision.features.device)
             prefill.vision = vision.select(rows.repeat_interleave(repeats))
-            self._call.set(prefill)
+            self._current.call = prefill
             self.project(prefill.vision)
         return prefill
 
@@ -195,8 +204,8 @@ class PruningHooks:
             )
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
-        call = self._call.get()
-        self._call.set(None)
+        call = self._current.call
+        self._current.call = None
         if isinstance(call, Prefill) and output is not None:  # None: the model raised an error.
             self._finish(call)
 
@@ -216,7 +225,7 @@ class PruningHooks:
     # The encoder stage, in front of the projector.
 
     def _leave_tower(self, module: nn.Module, args: Any, output: Any) -> None:
-        call = self._call.get()
+        call = self._current.call
         if isinstance(call, Prefill):
             call.vision = VisionRecorder.recorded(output)
 
@@ -234,7 +243,7 @@ class PruningHooks:
         return features
 
     def _enter_projector(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
-        call = self._call.get()
+        call = self._current.call
         if not isinstance(call, Prefill) or call.vision is None or self._plan.encoder is None:
             return None
         rows = call.image_mask.shape[0]
@@ -248,7 +257,7 @@ class PruningHooks:
         return (call.selection.tokens,)
 
     def _leave_projector(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        call = self._call.get()
+        call = self._current.call
         if not isinstance(call, Prefill) or call.selection is None:
             return None
         call.selection = replace(call.selection, tokens=output)
@@ -259,7 +268,7 @@ class PruningHooks:
     def _enter_decoder(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
-        call = self._call.get()
+        call = self._current.call
         if isinstance(call, Prefill):
             return args, self._shorten_prompt(call, kwargs)
         if isinstance(call, Continuation):
@@ -317,7 +326,7 @@ class PruningHooks:
         def enter(
             module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> Arguments | None:
-            call = self._call.get()
+            call = self._current.call
             if call is None:
                 return None
             hidden: Tensor = args[0] if args else kwargs["hidden_states"]

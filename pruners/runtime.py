@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,7 +59,7 @@ class PrunedModel:
         self._plan = plan
         self._text_tower = text_tower
         self._reader = reader
-        self._given: ContextVar[QuestionOutputs | None] = ContextVar("given", default=None)
+        self._given: QuestionOutputs | None = None
         self._parts = parts_read(*plan.encoder) if plan.encoder else VisionParts()
         self._hooks = PruningHooks(adapter, plan, self._parts, text_tower, self._questions_of)
         setattr(adapter.model, _HANDLE, self)
@@ -102,11 +101,11 @@ class PrunedModel:
                 "questions were given, but the schedule compares none with the image; call the "
                 "model without them"
             )
-        token = self._given.set(self._text_tower.encode(questions))
+        before, self._given = self._given, self._text_tower.encode(questions)
         try:
             yield
         finally:
-            self._given.reset(token)
+            self._given = before
 
     @torch.no_grad()
     def prefill(
@@ -171,7 +170,7 @@ class PrunedModel:
         rows = prefill.image_mask.shape[0]
         if prefill.questions is not None:
             return prefill.questions
-        given = self._given.get()
+        given = self._given
         if given is not None:
             if rows % len(given):
                 raise InputError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -91,6 +91,12 @@ class VisionOutputs:
             )
 
 
+class _CurrentInputs(threading.local):
+    """Inputs of the vision layers in the tower call that is under way in each thread."""
+
+    inputs: dict[int, Tensor] | None = None
+
+
 class VisionRecorder:
     """Computes `VisionOutputs` while a model's vision tower runs, by hooks.
 
@@ -113,8 +119,7 @@ class VisionRecorder:
         self._adapter = adapter
         self._parts = parts
         self._text_tower = text_tower
-        # Inputs of the vision layers in the tower call that is under way in this thread.
-        self._inputs: ContextVar[dict[int, Tensor] | None] = ContextVar("inputs", default=None)
+        self._current = _CurrentInputs()
         self._handles = [adapter.vision_tower.register_forward_pre_hook(self._start)]
         self._handles += [
             adapter.vision_layers[layer].register_forward_pre_hook(
@@ -157,19 +162,19 @@ class VisionRecorder:
         return frozenset(layers)
 
     def _start(self, tower: nn.Module, args: Any) -> None:
-        self._inputs.set({})
+        self._current.inputs = {}
 
     def _record(self, layer: int) -> Callable[..., None]:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            inputs = self._inputs.get()
+            inputs = self._current.inputs
             if inputs is not None:
                 inputs[layer] = args[0] if args else kwargs["hidden_states"]
 
         return record
 
     def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
-        inputs = self._inputs.get()
-        self._inputs.set(None)
+        inputs = self._current.inputs
+        self._current.inputs = None
         if inputs is None or output is None:  # None: the tower raised an error.
             return
         object.__setattr__(output, self._ATTRIBUTE, self._outputs(inputs, output))

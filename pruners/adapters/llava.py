@@ -85,8 +85,8 @@ class LlavaAdapter(ModelAdapter):
         return cast(int, self._llava.config.image_token_id)
 
     def read_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DecoderCall:
-        given = self._signature.bind_partial(*args, **kwargs).arguments
-        options = {**given, **given.pop("kwargs", {})}
+        options = dict(self._signature.bind_partial(*args, **kwargs).arguments)
+        options.update(options.pop("kwargs", {}))
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
             value = options.get(name)
             if value is not None and value != getattr(self._llava.config, name):
