@@ -66,6 +66,10 @@ def main(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... per budget.")] = 5,
     trials: Annotated[int | None, typer.Option(min=1, help="Default: the program's own.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples of the search split. Default: the program's own."),
+    ] = None,
     stages: Annotated[int, typer.Option(min=0, max=4)] = 3,
     model: Annotated[str, typer.Option(help="embedded or analytic.")] = "embedded",
     work: Annotated[Path, typer.Option(help="Finished cells are kept here.")] = Path(
@@ -77,7 +81,10 @@ def main(
     console = Console()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    settings = SearchSettings() if trials is None else SearchSettings(trials=trials)
+    settings = SearchSettings()
+    settings = settings.model_copy(
+        update={"trials": trials or settings.trials, "samples": samples or settings.samples}
+    )
     try:
         evaluator = make_evaluator(choose_model(model))
         target = target_shape(None, evaluator)
@@ -178,8 +185,8 @@ def measure_cell(
     seed: int,
 ) -> Cell:
     """Search one budget with one seed, twice: the program's way, and at random."""
-    kept = Measurements(evaluator, folder.scores)
     own = settings.model_copy(update={"seed": seed})
+    kept = Measurements(evaluator, folder.scores, limits=own.limits, seed=seed)
     searched = _arm(evaluator, kept, space, own)
     random = _arm(
         evaluator,
@@ -202,7 +209,8 @@ def _arm(
 ) -> Arm:
     started = time.monotonic()
     # A cache of its own: what another search has measured must not shorten this one.
-    outcome = search_schedule(Measurements(evaluator), space, settings)
+    fresh = Measurements(evaluator, limits=settings.limits, seed=settings.seed)
+    outcome = search_schedule(fresh, space, settings)
     winner = confirm(kept, outcome.candidates[: settings.candidates])
     return Arm(
         schedule=winner.schedule,
