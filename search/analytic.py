@@ -1,0 +1,131 @@
+"""A synthetic problem with a known best schedule, for tests and for trying the program out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruners.errors import DataError
+from pruners.schedule import Schedule
+from pruners.shape import LLAVA_1_5_7B, Shape
+from pruners.stages import SimilarityFusion
+from search.evaluators import SPLITS, SampleKey
+
+ANALYTIC_SHAPE = LLAVA_1_5_7B.model_copy(
+    update={"name": "analytic", "decoder_layers": 8, "visual_tokens": 144}
+)
+"""As shallow as the embedded model, so that schedules are carried over the same way."""
+
+TASK_ACCURACIES: Mapping[str, float] = MappingProxyType(
+    {"easy": 0.95, "medium": 0.85, "hard": 0.75, "harder": 0.65, "hardest": 0.55}
+)
+"""Accuracy of the dense model by task."""
+
+SAMPLES_PER_TASK: Mapping[str, int] = MappingProxyType(
+    {"search": 100, "confirm": 60, "report": 100}
+)
+
+BEST_TOKENS = (72, 72, 36, 36, 24, 12, 12, 12)
+"""Visual tokens that each decoder layer needs; fewer cost accuracy, more gain none."""
+
+BEST_WEIGHT = 0.3
+"""Similarity weight that costs no accuracy."""
+
+BEST_CONTEXTUAL = 0.2
+"""Contextual share that costs no accuracy."""
+
+_OWN_NOISE = 0.3  # share of samples whose luck changes from schedule to schedule
+
+
+class AnalyticEvaluator:
+    """Scores schedules by a formula, with the noise of a benchmark.
+
+    A schedule that leaves every layer the tokens of `BEST_TOKENS`, with similarity weight
+    `BEST_WEIGHT` and contextual share `BEST_CONTEXTUAL`, is as good as dense. Every other loses
+    accuracy with its distance. Whether one sample is answered right is a draw of that probability;
+    most draws are the same for all schedules, as questions are easy or hard for all of them.
+
+    Args:
+        seed: Seed of the draws.
+        shape: Shape of the imagined model, 8 decoder layers deep.
+    """
+
+    name = "analytic"
+    measured_on = "a synthetic problem with a known best schedule, not a model"
+
+    def __init__(self, seed: int = 0, shape: Shape = ANALYTIC_SHAPE) -> None:
+        self.seed = seed
+        self.shape = shape
+        self.scored = 0
+        """Samples scored so far."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides scores beside schedule and sample."""
+        return hashlib.sha256(f"analytic 1, seed {self.seed}".encode()).hexdigest()
+
+    def samples(self, split: str) -> Sequence[SampleKey]:
+        """List a split's samples, task by task."""
+        if split not in SPLITS:
+            raise DataError(f"there is no split {split!r}; expected one of {', '.join(SPLITS)}")
+        return _samples(split)
+
+    def split_fingerprint(self, split: str) -> str:
+        """Hash of a split's samples."""
+        return hashlib.sha256(repr(self.samples(split)).encode()).hexdigest()
+
+    def score(self, schedule: Schedule, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
+        """Draw whether samples are answered right under a schedule."""
+        samples = self.samples(split)
+        relative = self.relative_accuracy(schedule)
+        accuracies = np.array([TASK_ACCURACIES[sample.task] * relative for sample in samples])
+        stream = SPLITS.index(split)
+        own = np.random.default_rng([self.seed, stream, int(schedule.content_hash[:15], 16)])
+        shared = np.random.default_rng([self.seed, stream])
+        draws = shared.random(len(samples))
+        draws = np.where(shared.random(len(samples)) < _OWN_NOISE, own.random(len(samples)), draws)
+        self.scored += len(indices)
+        right: NDArray[np.float64] = (draws < accuracies).astype(np.float64)
+        return right[list(indices)]
+
+    def relative_accuracy(self, schedule: Schedule) -> float:
+        """Relative accuracy of a schedule without noise; 1 for dense and for the best ones.
+
+        Args:
+            schedule: A schedule with layers of `shape`'s depth.
+
+        Returns:
+            exp(-loss), where the loss adds up the missing share of tokens, meaned over layers, and
+            the distances of similarity weight and contextual share.
+        """
+        if not schedule.stages:
+            return 1.0
+        tokens = schedule.visual_tokens_per_layer(
+            self.shape.decoder_layers, self.shape.visual_tokens
+        )
+        missing = [
+            max(0.0, 1 - alive / best) for alive, best in zip(tokens, BEST_TOKENS, strict=True)
+        ]
+        scorer = schedule.stages[0].scorer
+        weight = scorer.weight if isinstance(scorer, SimilarityFusion) else 0.0
+        contextual = float(np.mean([stage.contextual for stage in schedule.stages]))
+        loss = (
+            float(np.mean(missing))
+            + 0.2 * abs(weight - BEST_WEIGHT)
+            + 0.5 * abs(contextual - BEST_CONTEXTUAL)
+        )
+        return float(np.exp(-loss))
+
+
+@cache
+def _samples(split: str) -> tuple[SampleKey, ...]:
+    return tuple(
+        SampleKey(f"{split}-{task}-{number}", task)
+        for task in TASK_ACCURACIES
+        for number in range(SAMPLES_PER_TASK[split])
+    )

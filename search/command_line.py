@@ -1,0 +1,183 @@
+"""The command line: reads arguments, refuses what is wrong, and starts the job."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pruners.errors import PrunetuneError
+from search.arguments import repeat_options
+from search.display import Display
+from search.settings import CommandSettings, SearchSettings, checked_settings
+
+DEFAULT_TIMEOUT = 300.0
+"""Seconds of search per budget: with loading, confirming and reporting, 8 minutes on two cores."""
+
+USER_ERROR = 2
+"""Exit status for what the user can mend, as the shell's own for wrong usage."""
+
+_FILE_COLUMNS = 120
+
+_REPEATED = frozenset({"--budget-tflops", "--budget"})
+_DEFAULTS = SearchSettings()
+
+application = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@application.command(context_settings={"help_option_names": ["-h", "--help"]})
+def search(
+    context: typer.Context,
+    budget_tflops: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TFLOPS...",
+            help="Budgets in TFLOPs of one prefill, all operations counted; several give a front.",
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BUDGET...",
+            help="Budgets as a share of the dense FLOPs (22%), mean visual tokens ('64 tokens') "
+            "or size of the key-value cache (100MB).",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model whose accuracy is measured: 'embedded' (ships with this program), a hub "
+            "name or a folder. 'analytic' is a synthetic problem, to try things out.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="What schedules are written and priced for: llava-1.5-7b (the default), "
+            "llava-1.5-13b, llava-next-7b, embedded, or a folder.",
+        ),
+    ] = None,
+    stages: Annotated[int, typer.Option(help="Most decoder stages of a schedule, 0 to 4.")] = 3,
+    strategy: Annotated[
+        str, typer.Option(help="How schedules are proposed: tpe, or random as a baseline.")
+    ] = _DEFAULTS.strategy,
+    trials: Annotated[
+        int, typer.Option(help="Trials per budget; a continued study counts those it has.")
+    ] = _DEFAULTS.trials,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds per budget after which no new trial starts.")
+    ] = DEFAULT_TIMEOUT,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the search and of the order of the samples.")
+    ] = _DEFAULTS.seed,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Name of the study's folder; by default from target, budgets and seed."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Explain the run and its time; write nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
+) -> None:
+    """Search a visual-token pruning schedule that meets a compute budget.
+
+    Example: prunetune --budget-tflops 2
+
+    The same command continues an interrupted study.
+    """
+    settings = checked_settings(
+        budgets=(*(f"{value} TFLOPs" for value in budget_tflops or ()), *(budget or ())),
+        model=model,
+        target=target,
+        stages=stages,
+        search={"strategy": strategy, "trials": trials, "timeout": timeout, "seed": seed},
+        study=study,
+        out=out,
+        dry_run=dry_run,
+        quiet=quiet,
+    )
+    context.exit(run_settings(settings, context.obj))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the program.
+
+    Args:
+        arguments: Command-line arguments without the program's name.
+
+    Returns:
+        Exit status: 0 when done, 2 for a user's mistake, 128 + signal when interrupted.
+    """
+    command = typer.main.get_command(application)
+    expanded = repeat_options(arguments, _REPEATED)
+    try:
+        # Standalone mode ends the process itself, also after printing usage errors.
+        command.main(
+            args=expanded,
+            prog_name="prunetune",
+            obj=f"prunetune {shlex.join(arguments)}",
+            standalone_mode=True,
+        )
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except PrunetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def run_settings(settings: CommandSettings, command: str) -> int:
+    """Run what the settings ask for.
+
+    Args:
+        settings: Checked settings.
+        command: The command line, for provenance.
+
+    Returns:
+        Exit status.
+
+    Raises:
+        PrunetuneError: The run is refused, or fails.
+    """
+    # Imported late, so that --help and wrong values need none of it.
+    from search.planning import make_plan
+    from studies.storage import StudyFolder
+
+    plan = make_plan(settings)
+    display = Display(_console(), quiet=settings.quiet)
+    if settings.dry_run:
+        from search.explaining import explain
+
+        _quieten_libraries()
+        continued = StudyFolder.check(plan.folder, plan.identity)
+        explain(plan, settings.search, display, continued=continued)
+        return 0
+    with StudyFolder.open(plan.folder, plan.identity) as folder:
+        from search.interruption import Interruption
+        from search.job import Job
+
+        _quieten_libraries()
+        with Interruption() as interruption:
+            Job(plan, settings.search, folder, display, interruption, command).run()
+        return interruption.exit_status
+
+
+def _console() -> Console:
+    console = Console()
+    # Without a terminal rich assumes 80 columns, too few for the closing table.
+    return console if console.is_terminal else Console(width=_FILE_COLUMNS)
+
+
+def _quieten_libraries() -> None:
+    """Leave the terminal to this program: Optuna and transformers print as they work."""
+    import optuna
+    from transformers.utils.logging import disable_progress_bar
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    disable_progress_bar()

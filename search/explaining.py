@@ -1,0 +1,124 @@
+"""What a run would do and how long it would take, without doing it."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from pruners.published import dense
+from pruners.schedule import Schedule
+from search.baselines import PUBLISHED, published_at
+from search.display import Display
+from search.evaluators import SPLITS
+from search.export import measurement_note
+from search.measuring import Measurements, as_measured
+from search.model_choice import explain_choice
+from search.planning import Plan
+from search.selection import BLOCK
+from search.settings import SearchSettings
+from space.flops import dense_cost
+
+_RACED_SHARE = 0.5
+"""Share of the search split that a trial is scored on, roughly: most leave the race early."""
+
+
+class ExpectedTime(NamedTuple):
+    """How long a run would take, in seconds.
+
+    Attributes:
+        search: The search of one budget.
+        total: All budgets, with dense, confirming and reporting.
+        limited: Whether the time limit ends the search.
+    """
+
+    search: float
+    total: float
+    limited: bool
+
+
+def opening_lines(plan: Plan) -> list[str]:
+    """Say what will be measured and searched.
+
+    Args:
+        plan: The plan.
+
+    Returns:
+        Lines; the first says which model, why, and how to choose.
+    """
+    return [
+        explain_choice(plan.choice),
+        f"Measured on: {plan.evaluator.measured_on}",
+        f"Priced for: {plan.target.name}, dense {dense_cost(plan.target).tflops:.2f} TFLOPs",
+        *(f"Budget: {space.budget.describe(space.shape)}" for space in plan.spaces),
+    ]
+
+
+def explain(plan: Plan, settings: SearchSettings, display: Display, *, continued: bool) -> None:
+    """Show what a run would do; a block of samples is measured to estimate its time.
+
+    Args:
+        plan: The plan.
+        settings: How each budget would be searched.
+        display: Where to show it.
+        continued: Whether the study exists already.
+    """
+    for line in opening_lines(plan):
+        display.show(line)
+    display.show(measurement_note(plan.evaluator, plan.target))
+    space = plan.spaces[0]
+    display.show(
+        f"Space: {len(space.parameters)} parameters, up to {space.decoder_stages} decoder stages "
+        f"at multiples of layer {space.layer_step}"
+    )
+    for parameter in space.parameters:
+        display.show(f"  {parameter.name} in [{parameter.low:g}, {parameter.high:g}]")
+    display.show(
+        f"Search: {settings.strategy}, {settings.trials} trials per budget, seed {settings.seed}"
+    )
+    expected = expected_time(plan, settings)
+    limit = f" (limited by --timeout {settings.timeout:g})" if expected.limited else ""
+    display.show(
+        f"Expected time: about {_minutes(expected.search)} of search per budget{limit}, "
+        f"{_minutes(expected.total)} in all"
+    )
+    verb = "continue" if continued else "create"
+    display.show(f"Dry run: nothing was written; the run would {verb} {plan.folder}")
+
+
+def expected_time(plan: Plan, settings: SearchSettings) -> ExpectedTime:
+    """Estimate how long a run takes, from a few blocks measured here and now.
+
+    Args:
+        plan: The plan.
+        settings: How each budget would be searched.
+
+    Returns:
+        The estimate. What an earlier run has already measured is not deducted.
+    """
+    measurements = Measurements(plan.evaluator, limits=settings.limits, seed=settings.seed)
+    space = plan.spaces[0]
+    published = published_at(space.budget, space.shape)
+    pruned = _seconds_per_sample(measurements, next(iter(published.values()), dense(plan.target)))
+    unpruned = _seconds_per_sample(measurements, dense(plan.target))
+    samples = {split: len(measurements.samples(split)) for split in SPLITS}
+    search = settings.trials * _RACED_SHARE * samples["search"] * pruned
+    limited = settings.timeout is not None and search > settings.timeout
+    if settings.timeout is not None:
+        search = min(search, settings.timeout)
+    reported = 1 + len(PUBLISHED)
+    after = settings.candidates * samples["confirm"] + reported * samples["report"]
+    total = sum(samples.values()) * unpruned + len(plan.spaces) * (search + after * pruned)
+    return ExpectedTime(search, total, limited)
+
+
+def _seconds_per_sample(measurements: Measurements, schedule: Schedule) -> float:
+    """Time a block of samples; the one before it is not timed, as it pays for loading."""
+    measured = as_measured(schedule, measurements.evaluator.shape)
+    measurements.scores(measured, "search", range(BLOCK))
+    started = time.perf_counter()
+    measurements.scores(measured, "search", range(BLOCK, 2 * BLOCK))
+    return (time.perf_counter() - started) / BLOCK
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes"

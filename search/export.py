@@ -1,0 +1,131 @@
+"""The result of a search as files: the schedule, tables, figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pruners.schedule import Evidence, Provenance, Schedule, SplitEvidence
+from pruners.shape import Shape
+from search.evaluators import Evaluator
+from space.budgets import Budget
+from studies.pareto import pareto_points, write_pareto
+from studies.records import trial_records, write_trials
+from studies.report import write_report
+from studies.results import BudgetResult, write_results
+
+if TYPE_CHECKING:
+    import optuna
+
+_DISTRIBUTIONS = ("prunetune", "torch", "transformers", "optuna", "numpy")
+"""Distributions whose versions decide results."""
+
+
+def versions() -> dict[str, str]:
+    """List the versions of the libraries that decide results.
+
+    Returns:
+        Versions by distribution, ``"not installed"`` where the repository runs uninstalled.
+    """
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def budget_slug(budget: Budget) -> str:
+    """Spell a budget as part of a file name, for example ``"2-tflops"`` or ``"22-percent"``."""
+    text = str(budget).lower().replace("%", " percent")
+    return re.sub(r"[^a-z0-9.]+", "-", text).strip("-")
+
+
+def schedule_file(budget: Budget, budgets: Sequence[Budget]) -> str:
+    """Name the file of a budget's schedule: ``schedule.json`` when there is only one budget."""
+    return "schedule.json" if len(budgets) == 1 else f"schedule-{budget_slug(budget)}.json"
+
+
+def measurement_note(evaluator: Evaluator, target: Shape) -> str:
+    """Say what the measured accuracy means for the target.
+
+    Args:
+        evaluator: What measured.
+        target: What the schedule is priced for.
+
+    Returns:
+        One or two sentences, for the schedule's evidence and the terminal.
+    """
+    if evaluator.shape == target:
+        return f"Accuracy and cost are those of the same model, {target.name}."
+    return (
+        f"Accuracy was measured on a proxy ({evaluator.measured_on}), on which the schedule's "
+        f"layers were scaled from {target.decoder_layers} to {evaluator.shape.decoder_layers}; "
+        f"only the cost is that of {target.name}, whose own accuracy was not measured."
+    )
+
+
+def with_evidence(
+    schedule: Schedule,
+    evaluator: Evaluator,
+    splits: Mapping[str, SplitEvidence],
+    provenance: Provenance,
+    *,
+    warning: str = "",
+) -> Schedule:
+    """Complete a searched schedule for export.
+
+    Args:
+        schedule: The schedule, priced on its target.
+        evaluator: What measured it.
+        splits: What was measured, by split.
+        provenance: Where it comes from.
+        warning: What a reader must know beside the usual note.
+
+    Returns:
+        The schedule with evidence and provenance.
+    """
+    assert schedule.shape is not None  # every decoded schedule has its target
+    note = " ".join(filter(None, [measurement_note(evaluator, schedule.shape), warning]))
+    return schedule.model_copy(
+        update={
+            "evidence": Evidence(measured_on=evaluator.measured_on, note=note, splits=dict(splits)),
+            "provenance": provenance,
+        }
+    )
+
+
+def now() -> str:
+    """Tell the time as provenance does: ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_study(
+    folder: Path, studies: Sequence[optuna.Study], results: Sequence[BudgetResult]
+) -> None:
+    """Write a study's tables and figures, replacing those of an earlier run.
+
+    Args:
+        folder: The study's folder.
+        studies: The Optuna study of each budget that has been searched.
+        results: The result of each budget that has one.
+
+    Raises:
+        StudyError: A file cannot be written.
+    """
+    records = [record for study in studies for record in trial_records(study)]
+    write_trials(records, folder / "trials.csv")
+    if not results:
+        return
+    write_results(results, folder / "results.json")
+    write_report(results, folder / "report.md")
+    write_pareto(pareto_points(results), folder / "pareto.csv")
+    from studies.figures import draw_pareto, draw_schedules  # imported late: it costs a second
+
+    draw_pareto(results, records, folder / "pareto")
+    draw_schedules(results, folder / "schedules")

@@ -1,0 +1,232 @@
+"""The main job: from a plan to schedules that were searched, confirmed and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pruners.errors import StudyError
+from pruners.files import save_schedule
+from pruners.published import dense
+from pruners.schedule import Provenance, Schedule, SplitEvidence
+from search.baselines import published_at
+from search.display import Display
+from search.evaluators import SPLITS
+from search.explaining import opening_lines
+from search.export import (
+    measurement_note,
+    now,
+    schedule_file,
+    with_evidence,
+    write_study,
+)
+from search.interruption import Interruption, SearchInterruptedError
+from search.measuring import Measurements
+from search.planning import Plan
+from search.searching import SearchOutcome, TrialReport, search_schedule
+from search.selection import Scores, confirm, score_split
+from search.settings import SearchSettings
+from space.coding import SearchSpace
+from space.flops import price
+from studies.records import trial_records
+from studies.report import print_report
+from studies.results import DENSE, SEARCHED, BudgetResult, compare, split_evidence
+from studies.storage import StudyFolder
+
+if TYPE_CHECKING:
+    import optuna
+
+_STOPPED = {
+    "trials": "all trials are done",
+    "timeout": "the time limit was reached",
+    "evaluations": "the evaluations are used up",
+    "interrupted": "interrupted",
+}
+
+
+class Job:
+    """Runs a plan in its study's folder.
+
+    Args:
+        plan: What to do.
+        settings: How to search each budget.
+        folder: The study's folder, held by this process.
+        display: What the terminal shows.
+        interruption: The user's wish to stop.
+        command: The command line, for provenance.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: SearchSettings,
+        folder: StudyFolder,
+        display: Display,
+        interruption: Interruption,
+        command: str,
+    ) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._folder = folder
+        self._display = display
+        self._interruption = interruption
+        self._command = command
+        self._measurements = Measurements(
+            plan.evaluator,
+            folder.scores,
+            check=interruption.check,
+            limits=settings.limits,
+            seed=settings.seed,
+        )
+        self._studies: list[optuna.Study] = []
+        self._results: list[BudgetResult] = []
+
+    def run(self) -> None:
+        """Search every budget and write all results; stops early when interrupted.
+
+        Raises:
+            PrunetuneError: A model or a file fails; what was finished is kept.
+        """
+        for line in opening_lines(self._plan):
+            self._display.say(line)
+        if self._folder.continued:
+            self._display.say(f"Continuing the study in {self._folder.path}")
+        try:
+            for space in self._plan.spaces:
+                self._run_budget(space)
+        except SearchInterruptedError:
+            self._display.show("Interrupted; the same command continues this study.")
+        write_study(self._folder.path, self._studies, self._results)
+        self._show_results()
+
+    def _run_budget(self, space: SearchSpace) -> None:
+        study = self._folder.study(str(space.budget))
+        self._studies.append(study)
+        outcome = self._search(space, study)
+        if outcome.incumbent is None:
+            if outcome.stopped == "interrupted":
+                raise SearchInterruptedError
+            raise StudyError(
+                f"no trial finished at {space.budget} ({_STOPPED[outcome.stopped]}); "
+                "give it more time with --timeout"
+            )
+        # Kept before anything else: from here on there is always a schedule to use.
+        best = outcome.incumbent.schedule
+        self._save(best, space, outcome, ("search",), "It is the best so far: not yet confirmed.")
+        if outcome.stopped == "interrupted":
+            raise SearchInterruptedError
+        winner = self._confirm(outcome)
+        result = self._report(winner, space, study, outcome)
+        self._results.append(result)
+        self._save(winner, space, outcome, SPLITS)
+
+    def _search(self, space: SearchSpace, study: optuna.Study) -> SearchOutcome:
+        display, settings = self._display, self._settings
+        self._score({DENSE: self._dense()}, "search", "Dense model, search split")
+        with display.bar(f"Search at {space.budget}", settings.trials) as advance:
+            shown = 0
+
+            def on_trial(report: TrialReport) -> None:
+                nonlocal shown
+                status = f"best {report.best:.1%} of dense, {report.distinct} feasible schedules"
+                advance(report.finished - shown, status)
+                shown = report.finished
+
+            outcome = search_schedule(
+                self._measurements, space, settings, study=study, on_trial=on_trial
+            )
+        display.say(
+            f"Search at {space.budget}: {outcome.trials} trials, {outcome.evaluations} samples "
+            f"scored, {outcome.seconds:.0f} s; {_STOPPED[outcome.stopped]}"
+        )
+        return outcome
+
+    def _confirm(self, outcome: SearchOutcome) -> Schedule:
+        """Choose among the best few on samples that the search never saw."""
+        candidates = outcome.candidates[: self._settings.candidates]
+        total = len(self._measurements.samples("confirm"))
+        with self._display.bar(f"Confirm the best {len(candidates)}", total) as advance:
+            return confirm(self._measurements, candidates, advance).schedule
+
+    def _report(
+        self, winner: Schedule, space: SearchSpace, study: optuna.Study, outcome: SearchOutcome
+    ) -> BudgetResult:
+        """Measure the winner beside dense and the published schedules, on the report split."""
+        schedules = {
+            SEARCHED: winner,
+            DENSE: self._dense(),
+            **published_at(space.budget, space.shape),
+        }
+        scores = self._score(schedules, "report", "Report the winner")
+        return compare(
+            schedules,
+            scores.by_schedule,
+            scores.tasks,
+            budget=str(space.budget),
+            measured_on=self._plan.evaluator.measured_on,
+            trials=outcome.trials,
+            evaluations=outcome.evaluations,
+            seconds=sum(record.seconds or 0.0 for record in trial_records(study)),
+        )
+
+    def _save(
+        self,
+        schedule: Schedule,
+        space: SearchSpace,
+        outcome: SearchOutcome,
+        splits: tuple[str, ...],
+        warning: str = "",
+    ) -> None:
+        """Write a schedule with what was measured on some splits; all scores are known by now."""
+        evidence = {split: self._evidence(schedule, split) for split in splits}
+        provenance = Provenance(
+            origin="search",
+            study=self._folder.path.name,
+            seed=self._settings.seed,
+            budget=space.budget.describe(space.shape),
+            trials=outcome.trials,
+            evaluations=outcome.evaluations,
+            command=self._command,
+            versions=self._folder.identity.versions,
+            created=now(),
+        )
+        complete = with_evidence(
+            schedule, self._plan.evaluator, evidence, provenance, warning=warning
+        )
+        file = schedule_file(space.budget, self._plan.budgets)
+        save_schedule(complete, self._folder.path / file)
+
+    def _evidence(self, schedule: Schedule, split: str) -> SplitEvidence:
+        schedules = {SEARCHED: schedule, DENSE: self._dense()}
+        scores = score_split(self._measurements, schedules, split)
+        return split_evidence(scores.by_schedule[SEARCHED], scores.by_schedule[DENSE], scores.tasks)
+
+    def _score(self, schedules: Mapping[str, Schedule], split: str, what: str) -> Scores:
+        total = len(self._measurements.samples(split))
+        with self._display.bar(what, total) as advance:
+            return score_split(self._measurements, schedules, split, advance)
+
+    def _dense(self) -> Schedule:
+        schedule = dense(self._plan.target)
+        return schedule.model_copy(update={"cost": price(schedule, self._plan.target)})
+
+    def _show_results(self) -> None:
+        if self._results:
+            self._display.table(lambda console: print_report(self._results, console))
+        self._display.show(measurement_note(self._plan.evaluator, self._plan.target))
+        files = [
+            self._folder.path / schedule_file(budget, self._plan.budgets)
+            for budget in self._plan.budgets
+        ]
+        written = [file for file in files if file.exists()]
+        if not written:
+            return
+        for file in written:
+            self._display.show(f"Schedule: {file}")
+        self._display.show(
+            f"Everything else: {self._folder.path} (study.db opens in optuna-dashboard)"
+        )
+        self._display.show(
+            "Use it: from pruners import apply_schedule, load_schedule; "
+            f'apply_schedule(model, load_schedule("{written[0]}"))'
+        )

@@ -1,0 +1,131 @@
+"""Everything about a run that can be decided, and refused, before a model is loaded."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruners.errors import BudgetError
+from pruners.shape import Shape
+from search.evaluators import SPLITS, Evaluator
+from search.export import budget_slug, versions
+from search.model_choice import ModelChoice, choose_model, make_evaluator, target_shape
+from search.racing import P_THRESHOLD, STARTUP_BLOCKS
+from search.settings import CommandSettings
+from search.strategies import strategy_settings
+from space.budgets import Budget, parse_budget
+from space.coding import SearchSpace
+from studies.identity import SplitIdentity, StudyIdentity
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        choice: The measured model, and whether the user chose it.
+        evaluator: What measures; its weights are not loaded yet.
+        target: What schedules are written and priced for.
+        spaces: The search space of each budget.
+        identity: What the study is a study of.
+        folder: The study's folder.
+    """
+
+    choice: ModelChoice
+    evaluator: Evaluator
+    target: Shape
+    spaces: tuple[SearchSpace, ...]
+    identity: StudyIdentity
+    folder: Path
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets, in the order given."""
+        return tuple(space.budget for space in self.spaces)
+
+
+def make_plan(settings: CommandSettings) -> Plan:
+    """Decide what a run will do; small files are read, and nothing is written.
+
+    Args:
+        settings: What the user asked for.
+
+    Returns:
+        The plan.
+
+    Raises:
+        PrunetuneError: A setting cannot be met; the message names it.
+    """
+    budgets = tuple(parse_budget(text) for text in settings.budgets)
+    _check_distinct(budgets)
+    choice = choose_model(settings.model)
+    evaluator = make_evaluator(choice)
+    target = target_shape(settings.target, evaluator)
+    step = max(1, math.ceil(target.decoder_layers / evaluator.shape.decoder_layers))
+    spaces = tuple(
+        SearchSpace(target, budget, decoder_stages=settings.stages, layer_step=step)
+        for budget in budgets
+    )
+    name = settings.study or _study_name(target, budgets, settings.search.seed)
+    return Plan(
+        choice=choice,
+        evaluator=evaluator,
+        target=target,
+        spaces=spaces,
+        identity=_identity(settings, evaluator, target, spaces),
+        folder=settings.out / name,
+    )
+
+
+def _check_distinct(budgets: tuple[Budget, ...]) -> None:
+    for number, budget in enumerate(budgets):
+        if budget in budgets[:number]:
+            raise BudgetError(f"the budget {budget} was given twice; give each budget once")
+
+
+def _study_name(target: Shape, budgets: tuple[Budget, ...], seed: int) -> str:
+    """Name a study after what it searches, the same name for the same command."""
+    model = re.sub(r"[^A-Za-z0-9.]+", "-", Path(target.name).name).strip("-.") or "model"
+    return f"{model}-{'-'.join(map(budget_slug, budgets))}-seed-{seed}"
+
+
+def _identity(
+    settings: CommandSettings,
+    evaluator: Evaluator,
+    target: Shape,
+    spaces: tuple[SearchSpace, ...],
+) -> StudyIdentity:
+    search, space = settings.search, spaces[0]
+    samples = {split: evaluator.samples(split) for split in SPLITS}
+    return StudyIdentity(
+        model=evaluator.name,
+        model_fingerprint=evaluator.fingerprint,
+        shape=target,
+        tasks=tuple(sorted({sample.task for sample in samples["search"]})),
+        splits={
+            split: SplitIdentity(
+                samples=len(samples[split]), fingerprint=evaluator.split_fingerprint(split)
+            )
+            for split in SPLITS
+        },
+        budgets=tuple(str(space.budget) for space in spaces),
+        space={
+            "decoder_stages": space.decoder_stages,
+            "layer_step": space.layer_step,
+            "text_tower": space.text_tower,
+            "parameters": [list(parameter) for parameter in space.parameters],
+        },
+        strategy={
+            **strategy_settings(search.strategy),
+            "published_first": search.starts_with_published,
+            "block_size": search.block_size,
+            "samples": search.samples,
+            "confirm_samples": search.confirm_samples,
+            "p_threshold": P_THRESHOLD,
+            "startup_blocks": STARTUP_BLOCKS,
+        },
+        seed=search.seed,
+        versions=versions(),
+    )

@@ -1,0 +1,336 @@
+"""The search of one budget: an Optuna study whose trials are raced over blocks of samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruners.errors import DataError
+from pruners.published import dense
+from pruners.schedule import Schedule
+from search.baselines import published_at
+from search.interruption import SearchInterruptedError
+from search.measuring import Measurements, as_measured
+from search.racing import block_accuracy, make_blocks, predicted_value, race_pruner
+from search.settings import SearchSettings
+from search.strategies import make_sampler
+from space.coding import SearchSpace
+from studies.records import ORIGIN_ATTRIBUTE, note_samples, note_schedule
+from studies.statistics import relative_accuracy, task_accuracies
+
+if TYPE_CHECKING:
+    import optuna
+
+MEASURED_ATTRIBUTE = "measured_hash"
+"""User attribute of a trial: content hash of its schedule as the model measures it."""
+
+RACED_OUT_ATTRIBUTE = "raced_out"
+"""User attribute of a trial that left the race; its value is a prediction."""
+
+DUPLICATE_ATTRIBUTE = "duplicate_of"
+"""User attribute of a trial that behaves as an earlier one: the number of that trial."""
+
+Stopped = Literal["trials", "timeout", "evaluations", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule that was scored on every sample of the search split.
+
+    Attributes:
+        schedule: The schedule, for the target and priced there.
+        measured: The same as the measured model runs it.
+        value: Its relative accuracy on the search split.
+        trial: Number of its trial.
+    """
+
+    schedule: Schedule
+    measured: Schedule
+    value: float
+    trial: int
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """What is known after a trial, for whoever watches.
+
+    Attributes:
+        finished: Trials of the study so far.
+        value: Relative accuracy of this trial; a prediction when it was raced out.
+        best: Relative accuracy of the incumbent.
+        distinct: Schedules that were scored so far; all of them meet the budget.
+        samples: Samples that this trial was scored on.
+        raced_out: Whether it left the race.
+        duplicate: Whether it behaves as an earlier trial, and cost nothing.
+    """
+
+    finished: int
+    value: float
+    best: float
+    distinct: int
+    samples: int
+    raced_out: bool
+    duplicate: bool
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search found.
+
+    Attributes:
+        candidates: Schedules scored on the whole search split, best first, none of them twice.
+        trials: Trials that the study has finished.
+        evaluations: Samples scored by its trials; duplicates cost none, dense is not counted.
+        seconds: Wall-clock time of this call.
+        stopped: Why it ended: enough trials, the time or the evaluations were used up, or the user
+            interrupted it.
+    """
+
+    candidates: tuple[Candidate, ...]
+    trials: int
+    evaluations: int
+    seconds: float
+    stopped: Stopped
+
+    @property
+    def incumbent(self) -> Candidate | None:
+        """The best schedule on the search split; None when no trial has finished."""
+        return self.candidates[0] if self.candidates else None
+
+
+def search_schedule(
+    measurements: Measurements,
+    space: SearchSpace,
+    settings: SearchSettings,
+    *,
+    study: optuna.Study | None = None,
+    on_trial: Callable[[TrialReport], None] = lambda report: None,
+) -> SearchOutcome:
+    """Search the schedule of one budget with the highest relative accuracy on the search split.
+
+    Args:
+        measurements: Scores of the measured model; what they already know costs nothing.
+        space: The schedules to search, all of which meet the budget.
+        settings: How to search.
+        study: The study to continue; a new one in memory when None. Its sampler and pruner are set
+            here.
+        on_trial: Called after every trial.
+
+    Returns:
+        The schedules found; when `measurements` raises `SearchInterruptedError`, those found until
+        then.
+
+    Raises:
+        DataError: The dense model scores 0 on a task, so that nothing is relative to it.
+        PrunetuneError: The evaluator fails.
+    """
+    started = time.monotonic()
+    if study is None:
+        study = _study_in_memory()
+    race = _Race(measurements, space, settings)
+    study.pruner = race_pruner()
+    if settings.starts_with_published:
+        _enqueue_published(study, space)
+
+    def stop_reason() -> Stopped | None:
+        if len(race.finished) >= settings.trials:
+            return "trials"
+        if settings.timeout is not None and time.monotonic() - started >= settings.timeout:
+            return "timeout"
+        if settings.evaluations is not None and race.evaluations >= settings.evaluations:
+            return "evaluations"
+        return None
+
+    race.load(study)
+    try:
+        race.score_dense()
+        while (stopped := stop_reason()) is None:
+            study.sampler = make_sampler(settings.strategy, settings.seed, len(race.finished))
+            on_trial(race.run_trial(study))
+    except SearchInterruptedError:
+        stopped = "interrupted"
+    return SearchOutcome(
+        candidates=race.candidates(),
+        trials=len(race.finished),
+        evaluations=race.evaluations,
+        seconds=time.monotonic() - started,
+        stopped=stopped,
+    )
+
+
+class _Race:
+    """Runs the trials of one budget and knows those that have finished."""
+
+    def __init__(
+        self, measurements: Measurements, space: SearchSpace, settings: SearchSettings
+    ) -> None:
+        self._measurements = measurements
+        self._space = space
+        self._tasks = np.array(measurements.tasks("search"))
+        self._blocks = make_blocks(self._tasks.tolist(), settings.block_size, settings.seed)
+        self._dense_scores = np.empty(0)
+        self._dense_accuracies: dict[str, float] = {}
+        self.finished: list[optuna.trial.FrozenTrial] = []
+
+    def load(self, study: optuna.Study) -> None:
+        """Take over the trials that the study has finished."""
+        from optuna.trial import TrialState
+
+        self.finished = list(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+    @property
+    def evaluations(self) -> int:
+        """Samples scored by finished trials; duplicates cost none."""
+        return sum(
+            len(block)
+            for trial in self.finished
+            if DUPLICATE_ATTRIBUTE not in trial.user_attrs
+            for block in self._blocks[: len(trial.intermediate_values)]
+        )
+
+    def score_dense(self) -> None:
+        """Score the model without pruning, to which everything is relative."""
+        schedule = dense(self._measurements.evaluator.shape)
+        scores = np.empty(len(self._tasks))
+        for block in self._blocks:
+            scores[block] = self._measurements.scores(schedule, "search", block)
+        self._dense_scores = scores
+        self._dense_accuracies = task_accuracies(scores, self._tasks.tolist())
+        failed = [task for task, accuracy in self._dense_accuracies.items() if accuracy <= 0]
+        if failed:
+            raise DataError(
+                f"the dense model answers nothing right on {', '.join(failed)}, so that no "
+                "schedule can be rated there; use another model or other tasks"
+            )
+
+    def run_trial(self, study: optuna.Study) -> TrialReport:
+        """Propose a schedule, score it, and keep the result in the study."""
+        from optuna.trial import TrialState
+
+        trial = study.ask()
+        try:
+            value = self._score_trial(study, trial)
+        except BaseException:
+            # Its place in the study stays free: the next run proposes the same schedule again.
+            study.tell(trial, state=TrialState.FAIL)
+            raise
+        frozen = study.tell(trial, value)
+        self.finished.append(frozen)
+        return TrialReport(
+            finished=len(self.finished),
+            value=value,
+            best=study.best_value,
+            distinct=sum(DUPLICATE_ATTRIBUTE not in trial.user_attrs for trial in self.finished),
+            samples=self._samples(len(frozen.intermediate_values)),
+            raced_out=RACED_OUT_ATTRIBUTE in frozen.user_attrs,
+            duplicate=DUPLICATE_ATTRIBUTE in frozen.user_attrs,
+        )
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Schedules that were scored on every sample, best first; equals in order of trial."""
+        complete = [
+            trial
+            for trial in self.finished
+            if not {RACED_OUT_ATTRIBUTE, DUPLICATE_ATTRIBUTE} & trial.user_attrs.keys()
+        ]
+        complete.sort(key=lambda trial: (-_value(trial), trial.number))
+        return tuple(self._candidate(trial) for trial in complete)
+
+    def _candidate(self, trial: optuna.trial.FrozenTrial) -> Candidate:
+        schedule = self._space.decode(trial.params)
+        measured = as_measured(schedule, self._measurements.evaluator.shape)
+        return Candidate(schedule, measured, _value(trial), trial.number)
+
+    def _score_trial(self, study: optuna.Study, trial: optuna.Trial) -> float:
+        point = {
+            parameter.name: trial.suggest_float(parameter.name, parameter.low, parameter.high)
+            for parameter in self._space.parameters
+        }
+        schedule = self._space.decode(point)
+        measured = as_measured(schedule, self._measurements.evaluator.shape)
+        note_schedule(trial, schedule)
+        trial.set_user_attr(MEASURED_ATTRIBUTE, measured.content_hash)
+        twin = self._twin(measured)
+        if twin is not None:
+            return self._repeat(trial, twin)
+        scores = np.empty(len(self._tasks))
+        values: list[float] = []
+        for number, block in enumerate(self._blocks[:-1]):
+            scores[block] = self._measurements.scores(measured, "search", block)
+            values.append(self._report_block(trial, number, scores))
+            if trial.should_prune():
+                best = study.best_trial
+                predicted = predicted_value(values, best.intermediate_values, _value(best))
+                if predicted < _value(best):
+                    note_samples(trial, self._samples(len(values)))
+                    trial.set_user_attr(RACED_OUT_ATTRIBUTE, True)
+                    # Returned, not raised as TrialPruned: Optuna would then take the last block's
+                    # accuracy for the trial's value.
+                    return predicted
+        last = len(self._blocks) - 1
+        scores[self._blocks[last]] = self._measurements.scores(
+            measured, "search", self._blocks[last]
+        )
+        self._report_block(trial, last, scores)
+        note_samples(trial, len(scores))
+        return relative_accuracy(scores, self._dense_scores, self._tasks.tolist())
+
+    def _twin(self, measured: Schedule) -> optuna.trial.FrozenTrial | None:
+        """The finished trial that behaves as this schedule, if there is one."""
+        for trial in self.finished:
+            attributes = trial.user_attrs
+            if (
+                attributes.get(MEASURED_ATTRIBUTE) == measured.content_hash
+                and DUPLICATE_ATTRIBUTE not in attributes
+            ):
+                return trial
+        return None
+
+    def _repeat(self, trial: optuna.Trial, twin: optuna.trial.FrozenTrial) -> float:
+        """Give a duplicate what its twin has, at no cost."""
+        # Optuna may call either of them its best trial, and races others against its blocks.
+        for block, value in twin.intermediate_values.items():
+            trial.report(value, block)
+        note_samples(trial, self._samples(len(twin.intermediate_values)))
+        trial.set_user_attr(DUPLICATE_ATTRIBUTE, twin.number)
+        if RACED_OUT_ATTRIBUTE in twin.user_attrs:
+            trial.set_user_attr(RACED_OUT_ATTRIBUTE, True)
+        return _value(twin)
+
+    def _report_block(self, trial: optuna.Trial, number: int, scores: NDArray[np.float64]) -> float:
+        block = self._blocks[number]
+        value = block_accuracy(scores[block], self._tasks[block].tolist(), self._dense_accuracies)
+        trial.report(value, number)
+        return value
+
+    def _samples(self, blocks: int) -> int:
+        return sum(len(block) for block in self._blocks[:blocks])
+
+
+def _value(trial: optuna.trial.FrozenTrial) -> float:
+    value = trial.value
+    assert value is not None  # complete trials have one
+    return value
+
+
+def _study_in_memory() -> optuna.Study:
+    import optuna
+
+    return optuna.create_study(direction="maximize")
+
+
+def _enqueue_published(study: optuna.Study, space: SearchSpace) -> None:
+    """Put the published schedules at the head of a study, unless it has them already."""
+    from optuna.trial import TrialState
+
+    alive = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.WAITING))
+    present = {trial.user_attrs.get(ORIGIN_ATTRIBUTE) for trial in alive}
+    for name, schedule in published_at(space.budget, space.shape).items():
+        if name not in present:
+            point: Mapping[str, float] = space.encode(schedule)
+            study.enqueue_trial(dict(point), user_attrs={ORIGIN_ATTRIBUTE: name})

@@ -1,0 +1,100 @@
+"""From the best few of a search to a measured result, on samples that the search never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruners.published import dense
+from pruners.schedule import Schedule
+from search.measuring import Measurements, as_measured
+from search.searching import Candidate
+from studies.statistics import relative_accuracy
+
+BLOCK = 50
+"""Samples measured together: all schedules see a block before the next one is looked at."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of several schedules on the same samples of one split.
+
+    Attributes:
+        split: Name of the split.
+        tasks: Task of each sample.
+        by_schedule: Score per sample by the schedule's name, each `(samples,)`.
+    """
+
+    split: str
+    tasks: tuple[str, ...]
+    by_schedule: dict[str, NDArray[np.float64]]
+
+
+def score_split(
+    measurements: Measurements,
+    schedules: Mapping[str, Schedule],
+    split: str,
+    on_block: Callable[[int], None] = lambda samples: None,
+) -> Scores:
+    """Score schedules on a whole split, block by block.
+
+    Args:
+        measurements: Scores of the measured model.
+        schedules: Schedules by name, of any depth.
+        split: Name of the split.
+        on_block: Called with the number of samples after each block that all have been scored on.
+
+    Returns:
+        The scores.
+
+    Raises:
+        PrunetuneError: The evaluator cannot score a schedule.
+    """
+    shape = measurements.evaluator.shape
+    measured = {name: as_measured(schedule, shape) for name, schedule in schedules.items()}
+    tasks = measurements.tasks(split)
+    scores = {name: np.empty(len(tasks)) for name in schedules}
+    for start in range(0, len(tasks), BLOCK):
+        block = range(start, min(start + BLOCK, len(tasks)))
+        for name, schedule in measured.items():
+            scores[name][block] = measurements.scores(schedule, split, block)
+        on_block(len(block))
+    return Scores(split, tuple(tasks), scores)
+
+
+def confirm(
+    measurements: Measurements,
+    candidates: Sequence[Candidate],
+    on_block: Callable[[int], None] = lambda samples: None,
+) -> Candidate:
+    """Choose the winner of a search on the confirm split.
+
+    Args:
+        measurements: Scores of the measured model.
+        candidates: The best few of the search, best first.
+        on_block: Called with the number of samples after each block.
+
+    Returns:
+        The candidate with the highest relative accuracy there; of equals, the search's favourite.
+
+    Raises:
+        PrunetuneError: The evaluator cannot score a schedule.
+    """
+    names = [f"trial {candidate.trial}" for candidate in candidates]
+    schedules = {
+        name: candidate.schedule for name, candidate in zip(names, candidates, strict=True)
+    }
+    scores = score_split(
+        measurements,
+        {"dense": dense(measurements.evaluator.shape), **schedules},
+        "confirm",
+        on_block,
+    )
+    values = [
+        relative_accuracy(scores.by_schedule[name], scores.by_schedule["dense"], scores.tasks)
+        for name in names
+    ]
+    return candidates[int(np.argmax(values))]

@@ -1,0 +1,135 @@
+"""The settings of one search, checked before anything expensive happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pruners.errors import SettingsError
+
+Strategy = Literal["tpe", "random"]
+
+
+class SearchSettings(BaseModel):
+    """How one budget is searched.
+
+    Attributes:
+        strategy: ``"tpe"`` (Optuna's tree-structured Parzen estimator) or ``"random"``, the
+            independent baseline.
+        trials: Trials of the finished study; a continued study counts those it has.
+        timeout: Seconds after which no new trial starts, in this process; None for no limit.
+        evaluations: Samples scored by trials after which no new trial starts; None for no limit.
+        seed: Seed of the sampler and of the order of the samples.
+        block_size: Samples per block of the race.
+        samples: Samples of the search split that are used, the same for every schedule; None for
+            all of them.
+        confirm_samples: The same for the confirm split.
+        published_first: Whether the first trials are the published schedules at the same budget;
+            None means yes, except for the random baseline, which is told nothing.
+        candidates: How many of the best trials are scored on the confirm split.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: Strategy = "tpe"
+    trials: int = Field(default=100, ge=1)
+    timeout: float | None = Field(default=None, gt=0)
+    evaluations: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    block_size: int = Field(default=50, ge=1)
+    samples: int | None = Field(default=None, ge=1)
+    confirm_samples: int | None = Field(default=None, ge=1)
+    published_first: bool | None = None
+    candidates: int = Field(default=5, ge=1)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Samples used by split, for the splits that are not used as a whole."""
+        limits = {"search": self.samples, "confirm": self.confirm_samples}
+        return {split: limit for split, limit in limits.items() if limit is not None}
+
+    @property
+    def starts_with_published(self) -> bool:
+        """Whether the first trials are published schedules."""
+        if self.published_first is not None:
+            return self.published_first
+        return self.strategy != "random"
+
+
+class CommandSettings(BaseModel):
+    """What a user asked for on the command line.
+
+    Attributes:
+        budgets: Budgets as `space.parse_budget` reads them, for example ``"2 TFLOPs"``.
+        model: ``"embedded"``, a hub name or a folder; None lets the program choose.
+        target: Preset or folder that schedules are written and priced for; None for the model's
+            default.
+        stages: Decoder stages of a schedule.
+        search: How each budget is searched.
+        study: Name of the study's folder; None derives it from the target, budgets and seed.
+        out: Folder that holds the studies.
+        dry_run: Whether to explain the run instead of starting it.
+        quiet: Whether to print results only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budgets: tuple[str, ...] = Field(min_length=1)
+    model: str | None = None
+    target: str | None = None
+    stages: int = Field(default=3, ge=0, le=4)
+    search: SearchSettings = SearchSettings()
+    study: str | None = None
+    out: Path = Path("runs")
+    dry_run: bool = False
+    quiet: bool = False
+
+    @field_validator("study")
+    @classmethod
+    def _check_study_names_a_folder(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(
+                "should be up to 100 letters, digits, dots, hyphens and underscores, starting "
+                "with a letter or digit; name the folder around it with --out"
+            )
+        return name
+
+
+_OPTIONS = {"budgets": "--budget-tflops", "dry_run": "--dry-run"}
+
+
+def checked_settings(**values: Any) -> CommandSettings:
+    """Check what the command line says.
+
+    Args:
+        **values: Fields of `CommandSettings`; `search` as a dictionary.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: A value is wrong; the message names the option and what it accepts.
+    """
+    if not values.get("budgets"):
+        raise SettingsError(
+            "no budget was given; pass --budget-tflops 2, or --budget with a share of dense (22%), "
+            "mean visual tokens ('64 tokens') or the key-value cache's size (100MB)"
+        )
+    try:
+        return CommandSettings.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"{_option(problem['loc'])} is {problem['input']!r}: "
+            + problem["msg"].removeprefix("Value error, ")
+            for problem in error.errors()
+        ]
+        raise SettingsError("; ".join(problems)) from error
+
+
+def _option(location: tuple[int | str, ...]) -> str:
+    names = [str(part) for part in location if part != "search"]
+    field = names[0] if names else "settings"
+    return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
