@@ -23,10 +23,10 @@ from pruners.schedule import Cost, Schedule
 from pruners.shape import Shape, VisionShape
 from space.overhead import (
     WorkingStage,
+    choosers,
     decoder_scoring_flops,
     encoder_scoring_flops,
     merging_flops,
-    needs_text_tower,
     text_tower_flops,
 )
 
@@ -126,7 +126,7 @@ class CostModel:
             if stage.layer == 0:
                 projected = stage.alive
                 scoring += encoder_scoring_flops(stage, shape)
-                if needs_text_tower(stage.scorer):
+                if choosers(stage)[0]:
                     text_tower = self._text_tower
             else:
                 scoring += decoder_scoring_flops(stage, alive, shape)

@@ -7,12 +7,12 @@ work is not counted, as in the model's own figures.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from pruners.errors import UnsupportedModelError
 from pruners.shape import Shape, TextTowerShape, VisionShape
 from pruners.stages import (
-    ClsAttention,
     ClusterAverage,
     EncoderScorer,
     Merge,
@@ -56,9 +56,20 @@ def text_tower_flops(tower: TextTowerShape) -> int:
     return tower.layers * (layer + attention) + 2 * tokens * width * tower.projection_size
 
 
-def needs_text_tower(scorer: Scorer) -> bool:
-    """Say whether a scorer compares the image with the question."""
-    return isinstance(scorer, SimilarityFusion) and scorer.weight > 0
+def choosers(stage: WorkingStage) -> tuple[bool, bool]:
+    """Say which of its two scores an encoder stage computes.
+
+    Args:
+        stage: The stage at layer 0.
+
+    Returns:
+        Whether similarity, and whether saliency, chooses at least one token.
+    """
+    if not isinstance(stage.scorer, SimilarityFusion):
+        return False, True
+    dominant = stage.alive - stage.contextual - stage.scorer.keep_cls
+    by_similarity = math.floor(stage.scorer.weight * dominant + 0.5)
+    return by_similarity > 0, by_similarity < dominant
 
 
 def encoder_scoring_flops(stage: WorkingStage, shape: Shape) -> int:
@@ -74,30 +85,27 @@ def encoder_scoring_flops(stage: WorkingStage, shape: Shape) -> int:
     Raises:
         UnsupportedModelError: The stage scores by similarity, and the shape has no text tower.
     """
-    vision, scorer = shape.vision, stage.scorer
+    similarity, saliency = choosers(stage)
     flops = 0
-    if isinstance(scorer, ClsAttention):
-        flops += _cls_attention_flops(vision)
-    elif isinstance(scorer, SimilarityFusion):
-        if scorer.weight > 0:
-            if shape.text_tower is None:
-                raise UnsupportedModelError(
-                    f"the schedule scores by similarity to the question, but shape {shape.name!r} "
-                    "has no text tower to price; pass text_tower to Shape.from_config or "
-                    "shape_from_pretrained, or set the similarity weight to 0"
-                )
-            flops += _decoupled_similarity_flops(vision, shape.text_tower, scorer)
-        if scorer.weight < 1:
-            flops += _cls_attention_flops(vision)
+    if similarity and isinstance(stage.scorer, SimilarityFusion):
+        if shape.text_tower is None:
+            raise UnsupportedModelError(
+                f"the schedule scores by similarity to the question, but shape {shape.name!r} "
+                "has no text tower to price; pass text_tower to Shape.from_config or "
+                "shape_from_pretrained, or set the similarity weight to 0"
+            )
+        flops += _decoupled_similarity_flops(shape.vision, shape.text_tower, stage.scorer)
+    if saliency:
+        flops += _cls_attention_flops(shape.vision)
     return shape.tiles * flops
 
 
 def decoder_scoring_flops(stage: WorkingStage, previous: int, shape: Shape) -> int:
     """Price the scores of a decoder stage.
 
-    The next layer's queries are computed for the visual tokens and its keys for all tokens that
-    count in the softmax. (VisionDrop's released scorer also projects the other queries and all
-    values, and uses neither; for its 64-token schedule that would add 1 % to the total.)
+    The next layer's queries are computed for the visual tokens, its keys for all. (VisionDrop's
+    released scorer also projects the other queries and all values, and uses neither; for its
+    64-token schedule that would add 1 % to the total.)
 
     Args:
         stage: The stage, at a layer above 0.
@@ -111,11 +119,10 @@ def decoder_scoring_flops(stage: WorkingStage, previous: int, shape: Shape) -> i
         return 0
     query_size = shape.attention_heads * shape.head_size
     key_size = shape.key_value_heads * shape.head_size
-    keys = previous
-    if stage.scorer.mean != "bidirectional":
-        keys += shape.newline_tokens + shape.text_tokens
-    projections = 2 * shape.hidden_size * (previous * query_size + keys * key_size)
-    return projections + 2 * previous * keys * query_size
+    sequence = previous + shape.newline_tokens + shape.text_tokens
+    projections = 2 * shape.hidden_size * (previous * query_size + sequence * key_size)
+    attended = previous if stage.scorer.mean == "bidirectional" else sequence
+    return projections + 2 * previous * attended * query_size
 
 
 def merging_flops(stage: WorkingStage, previous: int, shape: Shape) -> int:
@@ -163,7 +170,7 @@ def _decoupled_similarity_flops(
     """The last block's decoupled attention output and its alignment (DeSAP, equations 2 and 3)."""
     tokens = vision.patches + vision.class_token
     width, shared = vision.hidden_size, tower.projection_size
-    projections = len({*scorer.encoding, "v"}) + 1  # those attended over, values, and output
+    projections = len(scorer.encoding) + 2  # those attended over, values, and output
     flops = 2 * tokens * width * (projections * width + shared)
     flops += 4 * tokens**2 * width
     flops += 2 * vision.patches * tower.tokens * shared

@@ -26,6 +26,7 @@ from pruners import (
     published,
 )
 from pruners.errors import UnsupportedModelError
+from pruners.selection import split_budget
 from pruners.shape import TextTowerShape, VisionShape
 from space import PRESETS, breakdown, dense_cost, preset, price
 
@@ -137,16 +138,18 @@ def _stage_products(
     sequence = vision.patches + (1 if vision.class_token else 0)
     scorer = stage.scorer
     if stage.layer == 0:
+        by_similarity, by_saliency = 0, kept
+        if isinstance(scorer, SimilarityFusion):
+            by_similarity, by_saliency = split_budget(kept - contextual, scorer.weight)
         for _ in range(shape.tiles):
-            if isinstance(scorer, ClsAttention) or scorer.weight < 1:
+            if by_saliency:
                 matmul("scoring", 1, width, width)
                 matmul("scoring", sequence, width, width)
                 matmul("scoring", 1, width // heads, sequence, times=heads)
-            if isinstance(scorer, SimilarityFusion) and scorer.weight > 0:
+            if by_similarity:
                 tower = shape.text_tower
-                # Values and output, and what is attended over unless that is the values.
-                projections = {"qq": 3, "kk": 3, "vv": 2, "qk": 4}[scorer.encoding]
-                matmul("scoring", sequence, width, width, times=projections)
+                # Both sides of the attention, values, and output.
+                matmul("scoring", sequence, width, width, times=4)
                 matmul("scoring", sequence, width // heads, sequence, times=heads)
                 matmul("scoring", sequence, sequence, width // heads, times=heads)
                 matmul("scoring", sequence, width, tower.projection_size)
@@ -156,7 +159,7 @@ def _stage_products(
                     matmul("scoring", tower.tokens, tower.projection_size, 1)
             if isinstance(stage.merge, NearestReference) and contextual:
                 matmul("merging", sequence, width, width)
-        if isinstance(scorer, SimilarityFusion) and scorer.weight > 0:
+        if by_similarity:
             tower = shape.text_tower
             for _ in range(tower.layers):
                 matmul("text_tower", tower.tokens, tower.hidden_size, tower.hidden_size, times=4)
@@ -169,12 +172,11 @@ def _stage_products(
         key_width, feature_width = width // heads, width
     else:
         if kept > 0:
-            seen = alive
-            if scorer.mean != "bidirectional":
-                seen += shape.newline_tokens + shape.text_tokens
+            sequence = alive + shape.newline_tokens + shape.text_tokens
+            seen = alive if scorer.mean == "bidirectional" else sequence
             key_size = shape.key_value_heads * shape.head_size
             matmul("scoring", alive, shape.hidden_size, shape.attention_heads * shape.head_size)
-            matmul("scoring", seen, shape.hidden_size, key_size)
+            matmul("scoring", sequence, shape.hidden_size, key_size)
             matmul("scoring", alive, shape.head_size, seen, times=shape.attention_heads)
         key_width, feature_width = shape.head_size, shape.hidden_size
     tiles = shape.tiles if stage.layer == 0 else 1
@@ -242,7 +244,7 @@ def _random_schedule(rng: random.Random, shape: Shape) -> Schedule:
                     ClsAttention(),
                     SimilarityFusion(
                         text_tower="any",
-                        weight=rng.choice([0, 0.3, 1]),
+                        weight=rng.choice([0, 0.01, 0.3, 0.99, 1]),
                         encoding=rng.choice(["qq", "qk", "vv", "kk"]),
                         alignment=rng.choice([True, False]),
                     ),
