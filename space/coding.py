@@ -13,8 +13,9 @@ from pruners.schedule import Schedule
 from pruners.shape import Shape
 from pruners.stages import NearestReference, NoMerge, SimilarityFusion, VisualSelfAttention
 from space.budgets import Budget
+from space.fitting import StagePlan, fit
 from space.flops import CostModel
-from space.projection import StagePlan, at_depth_of, fit, plans_of
+from space.projection import at_depth_of, plans_of
 
 MAX_DECODER_STAGES = 4
 """More boundaries than any published schedule has."""
@@ -232,7 +233,7 @@ class SearchSpace:
         for layer in sorted(alive):
             if self._boundaries:
                 slot = math.floor((layer - self._boundaries[0]) / self.layer_step + 0.5)
-                slots[min(slot, len(self._boundaries) - 1)] = alive[layer]
+                slots[min(max(slot, 0), len(self._boundaries) - 1)] = alive[layer]
         while len(slots) > self.decoder_stages:
             counts = [first, *slots.values()]
             drops = [before - after for before, after in pairwise(counts)]

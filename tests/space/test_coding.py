@@ -146,6 +146,9 @@ def test_a_schedule_of_more_stages_gives_the_closest_point() -> None:
     coarse = SearchSpace(SHAPE, budget, decoder_stages=3, layer_step=5)
     decoded = coarse.decode(coarse.encode(visiondrop))
     assert [stage.layer for stage in decoded.stages] == [0, 10, 15, 25]
+    early = Stage(layer=1, retention=0.1, scorer=VisualSelfAttention())
+    decoded = coarse.decode(coarse.encode(Schedule(stages=(early,))))
+    assert [stage.layer for stage in decoded.stages if stage.layer > 0] == [5]
 
 
 @pytest.mark.parametrize(
