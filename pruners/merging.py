@@ -16,14 +16,12 @@ def reference_indices(tokens: int, count: int) -> range:
 
     Args:
         tokens: Tokens that references are taken from.
-        count: References, at most `tokens`.
+        count: References, from 1 to `tokens`.
 
     Returns:
         The first `count` multiples of ``tokens // count``.
     """
-    if count == 0:
-        return range(0)
-    step = max(1, tokens // count)
+    step = tokens // count
     return range(0, count * step, step)
 
 
@@ -38,30 +36,25 @@ def merge_into_references(
     Args:
         tokens: Vectors of the tokens that were not kept, in order, (batch, tokens, width).
         keys: What they are compared by, (batch, tokens, key width).
-        count: Contextual tokens to make, at most `tokens`.
+        count: Contextual tokens to make, from 1 to `tokens`.
         combine: ``"sum"``: reference plus the mean of its tokens (released code); ``"mean"``: mean
             of the reference and its tokens (paper). A reference that none joins stays as it is.
 
     Returns:
         Contextual tokens, (batch, count, width).
     """
-    batch, total, width = tokens.shape
-    references = torch.tensor(reference_indices(total, count), device=tokens.device)
-    is_reference = torch.zeros(total, dtype=torch.bool)
-    is_reference[reference_indices(total, count)] = True
-    others = (~is_reference).nonzero().squeeze(-1).to(tokens.device)
-
+    total = tokens.shape[1]
+    references = list(reference_indices(total, count))
+    others = sorted(set(range(total)) - set(references))
     keys = normalize(keys.float(), dim=-1)
-    similarity = keys[:, others] @ keys[:, references].transpose(1, 2)  # batch x others x count
-    joined = (
-        similarity.argmax(dim=-1) if count else similarity.new_zeros(batch, 0, dtype=torch.long)
-    )
+    joined = (keys[:, others] @ keys[:, references].mT).argmax(dim=-1)  # batch x others
     sums, sizes = _sum_by_group(tokens[:, others], joined, count)
+    centres = tokens[:, references].float()
     if combine == "sum":
-        merged = tokens[:, references].float() + sums / sizes.clamp(min=1)
+        merged = centres + sums / sizes.clamp(min=1)
     else:
-        merged = (tokens[:, references].float() + sums) / (sizes + 1)
-    return merged.to(tokens.dtype).reshape(batch, count, width)
+        merged = (centres + sums) / (sizes + 1)
+    return merged.to(tokens.dtype)
 
 
 def average_clusters(tokens: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
@@ -87,8 +80,6 @@ def _sum_by_group(tokens: Tensor, groups: Tensor, count: int) -> tuple[Tensor, T
     batch, _, width = tokens.shape
     sums = tokens.new_zeros(batch, count, width, dtype=torch.float32)
     sizes = tokens.new_zeros(batch, count, dtype=torch.float32)
-    if count == 0:
-        return sums, sizes.unsqueeze(-1)
     sums = sums.scatter_add(1, groups.unsqueeze(-1).expand(-1, -1, width), tokens.float())
     sizes = sizes.scatter_add(1, groups, torch.ones_like(groups, dtype=torch.float32))
     return sums, sizes.unsqueeze(-1)

@@ -1,0 +1,64 @@
+"""Reading questions back from prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pruners.errors import InputError
+from pruners.questions import PromptReader
+
+IMAGE = 4
+
+
+class TemplatedProcessor:
+    """A processor whose chat template asks for an answer in its own words."""
+
+    chat_template = "yes"
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def apply_chat_template(self, messages: Any, add_generation_prompt: bool) -> str:
+        return "USER: ?" + (" w30 w31" if add_generation_prompt else "")
+
+
+def read(tiny: Any, prompt: str, text: Any = "question", processor: Any = None) -> str:
+    reader = PromptReader(processor or tiny.tokenizer, "unused", IMAGE)
+    (question,) = reader.read(tiny.tokenizer(prompt, return_tensors="pt")["input_ids"], text)
+    return question
+
+
+@pytest.mark.parametrize(
+    ("prompt", "question"),
+    [
+        ("USER: <image> <image> w1 w2 ASSISTANT:", "w1 w2"),
+        # What has been answered already is no part of the question.
+        ("USER: <image> w1 w2 ASSISTANT: w3 w4", "w1 w2"),
+        # A question before the image is found as well.
+        ("USER: w1 w2 <image> ASSISTANT:", "USER: w1 w2"),
+        ("<image> w1", "w1"),
+    ],
+)
+def test_the_question_stands_between_image_and_answer(
+    tiny: Any, prompt: str, question: str
+) -> None:
+    assert read(tiny, prompt) == question
+
+
+def test_the_whole_prompt_can_be_read(tiny: Any) -> None:
+    prompt = "USER: <image> w1 w2 ASSISTANT:"
+    assert read(tiny, prompt, "prompt") == "USER: w1 w2 ASSISTANT:"
+
+
+def test_the_chat_template_says_where_the_answer_starts(tiny: Any) -> None:
+    processor = TemplatedProcessor(tiny.tokenizer)
+    assert read(tiny, "USER: <image> w1 w30 w31 w2", processor=processor) == "w1"
+
+
+def test_a_missing_processor_is_named() -> None:
+    reader = PromptReader(None, "/nowhere", IMAGE)
+    with pytest.raises(InputError, match=r"cannot be loaded from '/nowhere'.*processor="):
+        reader.read(torch.tensor([[1, 2]]), "question")

@@ -1,0 +1,69 @@
+"""The text tower, against the CLIP model that it is taken from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+from transformers import AutoTokenizer, CLIPModel
+
+from pruners import TextTower
+from pruners.errors import ModelError
+
+QUESTIONS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
+
+
+def test_questions_equal_clips_own_text_embeddings(tiny: Any) -> None:
+    clip = CLIPModel.from_pretrained(tiny.clip_folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny.clip_folder)
+    encoded = tiny.text_tower.encode(QUESTIONS)
+    assert encoded.mask.sum(dim=1).tolist() == [5, 3, 7]
+    for row, question in enumerate(QUESTIONS):
+        tokens = tokenizer(question, return_tensors="pt")
+        with torch.no_grad():
+            pooled = clip.get_text_features(**tokens).pooler_output
+            hidden = clip.text_projection(clip.text_model(**tokens).last_hidden_state)
+        torch.testing.assert_close(encoded.question[row], normalize(pooled, dim=-1)[0])
+        real = encoded.tokens[row][encoded.mask[row]]
+        torch.testing.assert_close(real, normalize(hidden, dim=-1)[0])
+
+
+def test_selecting_picks_rows(tiny: Any) -> None:
+    encoded = tiny.text_tower.encode(QUESTIONS)
+    picked = encoded.select(torch.tensor([2, 2, 0]))
+    assert len(picked) == 3
+    assert torch.equal(picked.question, encoded.question[[2, 2, 0]])
+    assert torch.equal(picked.tokens[2], encoded.tokens[0])
+    assert torch.equal(picked.mask[1], encoded.mask[2])
+
+
+def test_long_questions_are_read_in_chunks(tiny: Any) -> None:
+    # 12 positions leave 10 words per chunk beside start and end.
+    words = [f"w{index}" for index in range(13)]
+    long = tiny.text_tower.encode([" ".join(words), "w1"])
+    first = tiny.text_tower.encode([" ".join(words[:10])])
+    second = tiny.text_tower.encode([" ".join(words[10:])])
+    assert long.mask.sum(dim=1).tolist() == [17, 3]
+    expected = torch.cat([first.tokens[0], second.tokens[0]])
+    torch.testing.assert_close(long.tokens[0], expected)
+    mean = (first.question[0] + second.question[0]) / 2
+    torch.testing.assert_close(long.question[0], normalize(mean, dim=-1))
+
+
+def test_the_tower_is_frozen(tiny: Any) -> None:
+    encoded = tiny.text_tower.encode(QUESTIONS)
+    assert not encoded.tokens.requires_grad
+    assert not tiny.text_tower.visual_projection.weight.requires_grad
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"text tower '.*nowhere' cannot be loaded.*text_tower="):
+        TextTower.load(tmp_path / "nowhere")
+
+
+def test_no_question_is_refused(tiny: Any) -> None:
+    with pytest.raises(ModelError, match="no questions were given"):
+        tiny.text_tower.encode([])
