@@ -11,4 +11,7 @@ CLIP: Path = CHECKPOINT / "clip"
 DATA: Path = Path(__file__).parent / "data"
 """Folder of the benchmark's parquet files, one per split."""
 
-__all__ = ["CHECKPOINT", "CLIP", "DATA"]
+CARD_FIGURES: Path = Path(__file__).parent / "figures.json"
+"""What the shipped weights scored on the report split, as the model card says."""
+
+__all__ = ["CARD_FIGURES", "CHECKPOINT", "CLIP", "DATA"]

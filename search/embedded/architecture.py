@@ -50,9 +50,7 @@ def clip_config() -> CLIPConfig:
         eos_token_id=VOCABULARY.index(END),
         pad_token_id=VOCABULARY.index(PAD),
     )
-    return CLIPConfig(
-        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64
-    )
+    return CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64)
 
 
 def llava_config() -> LlavaConfig:

@@ -6,11 +6,10 @@ version (which a parquet file names in its footer).
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pruners.errors import DataError
 from search.embedded import DATA, questions
 from search.embedded.png import encode_png
 from search.embedded.questions import DIRECTIONS, TASKS, Question
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SPLITS: tuple[str, ...] = ("search", "confirm", "report")
-"""Where schedules are searched, where the best few are confirmed, and where the winner is reported."""
+"""Where schedules are searched, the best few confirmed, and the winner reported."""
 
 _IMAGES = {"search": 200, "confirm": 160, "report": 260}
 _STREAMS = {"search": 101, "confirm": 102, "report": 103}
@@ -203,18 +203,19 @@ def write_split(split: str, folder: Path) -> Path:
         row_group_size=1 << 20,
         write_statistics=False,
     )
-    os.replace(temporary, path)
+    temporary.replace(path)
     return path
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read_split(split: str) -> tuple[Sample, ...]:
     import pyarrow.parquet as pq
 
-    columns = [
-        "id", "task", "question_type", "image_id", "image", "question", "answer", "choices", "boxes",
-    ]  # fmt: skip
-    rows = pq.read_table(DATA / f"{split}.parquet", columns=columns).to_pylist()
+    columns = ["id", "task", "question_type", "image_id", "image", "question", "answer"]
+    path = DATA / f"{split}.parquet"
+    if not path.is_file():
+        raise DataError(f"{path} is missing; python -m search.embedded.benchmark draws it again")
+    rows = pq.read_table(path, columns=[*columns, "choices", "boxes"]).to_pylist()
     images: dict[str, bytes] = {}
     return tuple(
         Sample(
@@ -243,14 +244,14 @@ def load_split(split: str, tasks: Sequence[str] | None = None) -> list[Sample]:
         The questions in their stored order; those of one image stand together.
 
     Raises:
-        ValueError: The split or a task is unknown.
+        DataError: The split or a task is unknown, or the split's file is missing.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        raise DataError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     wanted = TASKS if tasks is None else tuple(tasks)
     unknown = [task for task in wanted if task not in TASKS]
     if unknown:
-        raise ValueError(f"unknown task {unknown[0]!r}; choose from {', '.join(TASKS)}")
+        raise DataError(f"unknown task {unknown[0]!r}; choose from {', '.join(TASKS)}")
     return [sample for sample in _read_split(split) if sample.task in wanted]
 
 

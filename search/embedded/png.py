@@ -1,7 +1,7 @@
 """Writing palette images as PNG files whose bytes depend on nothing but the pixels.
 
-Pillow's bytes follow the zlib it was built with; the files here hold their pixels uncompressed, and the
-parquet file around them compresses them all together.
+Pillow's bytes follow the zlib it was built with; the files here hold their pixels uncompressed, and
+the parquet file around them compresses them all together.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def encode_png(indices: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
     rows[:, 1:] = indices
     raw = rows.tobytes()
     if len(raw) > _STORED_LIMIT:
-        raise ValueError(f"image has {len(raw)} bytes; at most {_STORED_LIMIT} fit, make it smaller")
+        raise ValueError(
+            f"image has {len(raw)} bytes; at most {_STORED_LIMIT} fit, make it smaller"
+        )
     block = b"\x01" + struct.pack("<HH", len(raw), len(raw) ^ 0xFFFF) + raw
     stream = b"\x78\x01" + block + struct.pack(">I", zlib.adler32(raw))
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)

@@ -1,7 +1,8 @@
 """The five tasks: questions about a scene, each answered by one word.
 
-The forms are those of the field's benchmarks: existence with adversarial negatives (POPE), attributes
-and spatial relations (GQA), multiple choice with letters (MMBench), reading (TextVQA) and counting (VQAv2).
+The forms are those of the field's benchmarks: existence with adversarial negatives (POPE),
+attributes and spatial relations (GQA), multiple choice with letters (MMBench), reading (TextVQA)
+and counting (VQAv2).
 """
 
 from __future__ import annotations
@@ -86,9 +87,7 @@ def existence(scene: Scene, rng: np.random.Generator, present: bool) -> Question
     if present:
         options = sorted(shown)
     else:
-        options = sorted(
-            {(a.colour, b.kind) for _, a in shapes for _, b in shapes} - shown
-        )
+        options = sorted({(a.colour, b.kind) for _, a in shapes for _, b in shapes} - shown)
     if not options:
         return None
     colour, kind = options[_pick(rng, len(options))]

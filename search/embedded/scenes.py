@@ -1,14 +1,14 @@
 """Seeded scenes: coloured shapes and handwritten digits on a textured background.
 
-A scene is drawn with a palette of at most 256 colours and with basic arithmetic only, so that the same
-seed gives the same pixels on every machine. Objects lie off the vision tower's patch grid and cover
-about a fifth of the image, so that most patches show background only.
+A scene is drawn with a palette of at most 256 colours and with basic arithmetic only, so that the
+same seed gives the same pixels on every machine. Objects lie off the vision tower's patch grid and
+cover about a fifth of the image, so that most patches show background only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -108,7 +108,7 @@ _POOL_BOUNDS: dict[str, tuple[int, int]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def digit_pool(split: str) -> DigitPool:
     """Return the handwritten digits of one split; no sample belongs to two splits.
 
@@ -131,7 +131,7 @@ def digit_pool(split: str) -> DigitPool:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _interpolation(knots: int) -> NDArray[np.float64]:
     """Return the (96, knots) matrix that interpolates a coarse grid linearly."""
     position = np.arange(IMAGE_SIZE) * ((knots - 1) / IMAGE_SIZE)
@@ -161,7 +161,7 @@ def _background(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
     return indices, np.clip(dark + blend * (light - dark), 0, 255).astype(np.uint8)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shape_mask(kind: str, size: int) -> NDArray[np.bool_]:
     """Return which pixels of a (size, size) box a shape covers."""
     # Twice the distance to the centre, in whole numbers, so that no rounding can differ.
@@ -181,7 +181,9 @@ def _shape_mask(kind: str, size: int) -> NDArray[np.bool_]:
     return np.asarray(abs(across) + abs(down) <= size)
 
 
-def _digit_ink(image: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _digit_ink(
+    image: NDArray[np.uint8], size: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Scale an (8, 8) digit to (size, size) with a slight slant; return ink from 0 to 16."""
     slant, tilt = rng.uniform(-0.15, 0.15, size=2)
     offset = (np.arange(size) - (size - 1) / 2) * (8 / size)
@@ -196,9 +198,7 @@ def _digit_ink(image: NDArray[np.uint8], size: int, rng: np.random.Generator) ->
     return np.asarray(upper * (1 - bottom_share) + lower * bottom_share)
 
 
-def _place(
-    sizes: list[int], rng: np.random.Generator
-) -> list[tuple[int, int, int, int]] | None:
+def _place(sizes: list[int], rng: np.random.Generator) -> list[tuple[int, int, int, int]] | None:
     """Return boxes of the given sizes that do not touch, or None when there was no room."""
     boxes: list[tuple[int, int, int, int]] = []
     for size in sizes:
@@ -279,7 +279,8 @@ def draw_scene(rng: np.random.Generator, pool: DigitPool, plan: ScenePlan) -> Co
     kinds = [SHAPES[i] for i in shapes] + [str(digit) for digit in plan.digits]
     names = [colours[i] for i in hues + digit_hues]
     objects = tuple(
-        SceneObject(colour, kind, box) for colour, kind, box in zip(names, kinds, boxes, strict=True)
+        SceneObject(colour, kind, box)
+        for colour, kind, box in zip(names, kinds, boxes, strict=True)
     )
     samples: list[int] = []
     indices, background = _background(rng)
@@ -296,7 +297,8 @@ def draw_scene(rng: np.random.Generator, pool: DigitPool, plan: ScenePlan) -> Co
             mask = _shape_mask(item.kind, size)
             lit = int(rng.integers(0, size))
             shade = np.broadcast_to(
-                (_SHADES - 1) - abs(np.arange(size) - lit)[:, None] * (_SHADES / 2 / size), mask.shape
+                (_SHADES - 1) - abs(np.arange(size) - lit)[:, None] * (_SHADES / 2 / size),
+                mask.shape,
             )
         base = _BACKGROUND_LEVELS + position * _SHADES
         indices[top:bottom, left:right][mask] = base + shade[mask].astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The word-level tokenizer that the decoder and the CLIP text tower share, and the chat template."""
+"""The word-level tokenizer of decoder and CLIP text tower, and the chat template."""
 
 from __future__ import annotations
 

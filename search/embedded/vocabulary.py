@@ -13,23 +13,26 @@ ROWS: tuple[str, ...] = tuple(f"r{index}" for index in range(GRID))
 COLUMNS: tuple[str, ...] = tuple(f"c{index}" for index in range(GRID))
 
 TURNS = ("USER:", "ASSISTANT:")
+# fmt: off
 _WORDS = (
-    "is there a an what colour shape number the object objects shapes digit how many are where "
-    "relative to yes no describe row column of in image which one this picture ? . ,"
-).split()
+    "is", "there", "a", "an", "what", "colour", "shape", "number", "the", "object", "objects",
+    "shapes", "digit", "how", "many", "are", "where", "relative", "to", "yes", "no", "describe",
+    "row", "column", "of", "in", "image", "which", "one", "this", "picture", "?", ".", ",",
+)
+# fmt: on
 
 VOCABULARY: tuple[str, ...] = (
-    (PAD, START, UNKNOWN, END, IMAGE)
-    + TURNS
-    + tuple(_WORDS)
-    + tuple(COLOURS)
-    + SHAPES
-    + tuple(PLURALS.values())
-    + DIGITS
-    + LETTERS
-    + DIRECTIONS
-    + ROWS
-    + COLUMNS
+    *(PAD, START, UNKNOWN, END, IMAGE),
+    *TURNS,
+    *_WORDS,
+    *COLOURS,
+    *SHAPES,
+    *PLURALS.values(),
+    *DIGITS,
+    *LETTERS,
+    *DIRECTIONS,
+    *ROWS,
+    *COLUMNS,
 )
-"""All words; a word's position is its token id. The id of ``</s>`` is not 2, because CLIP reads a text
-configuration whose end token is 2 as one of its early, differently pooled checkpoints."""
+"""All words; a word's position is its token id. The id of ``</s>`` is not 2, because CLIP reads a
+text configuration whose end token is 2 as one of its early, differently pooled checkpoints."""

@@ -22,6 +22,7 @@ from search.embedded.scenes import (
     draw_scene,
     random_plan,
 )
+from search.embedded.training.packing import Packed, concatenate, pack_training
 from search.embedded.vocabulary import GRID
 
 COLOUR_LABELS: tuple[str, ...] = (*COLOURS, "background")
@@ -48,6 +49,7 @@ class TrainingScenes:
             shape (scenes, 144).
         objects: Objects of every scene.
         questions: Questions of every scene.
+        packed: Their texts, packed for stage two.
     """
 
     indices: NDArray[np.uint8]
@@ -55,6 +57,7 @@ class TrainingScenes:
     patch_objects: NDArray[np.int8]
     objects: list[tuple[SceneObject, ...]]
     questions: list[tuple[Question, ...]]
+    packed: Packed
 
     def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return pictures as uint8 of shape (rows, 96, 96, 3)."""
@@ -84,9 +87,7 @@ def patch_owners(objects: Sequence[SceneObject]) -> NDArray[np.int8]:
     return owners.reshape(-1)
 
 
-def ask_training_questions(
-    counted: CountedScene, rng: np.random.Generator
-) -> tuple[Question, ...]:
+def ask_training_questions(counted: CountedScene, rng: np.random.Generator) -> tuple[Question, ...]:
     """Return about a dozen questions of all tasks, a third of them about relations."""
     scene = counted.scene
     asked: list[Question | None] = [
@@ -105,9 +106,7 @@ def ask_training_questions(
     return tuple(question for question in asked if question is not None)
 
 
-def _draw_chunk(
-    seed: int, chunk: int, count: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[CountedScene], list[tuple[Question, ...]]]:
+def _draw_chunk(seed: int, chunk: int, count: int) -> TrainingScenes:
     rng = np.random.default_rng([_TRAINING_STREAM, seed, chunk])
     pool = digit_pool("train")
     drawn = [draw_scene(rng, pool, random_plan(rng)) for _ in range(count)]
@@ -115,7 +114,15 @@ def _draw_chunk(
     palettes = np.zeros((count, 256, 3), dtype=np.uint8)
     for row, counted in enumerate(drawn):
         palettes[row, : len(counted.scene.palette)] = counted.scene.palette
-    return np.stack([counted.scene.indices for counted in drawn]), palettes, drawn, asked
+    objects = [counted.scene.objects for counted in drawn]
+    return TrainingScenes(
+        indices=np.stack([counted.scene.indices for counted in drawn]),
+        palettes=palettes,
+        patch_objects=np.stack([patch_owners(items) for items in objects]),
+        objects=objects,
+        questions=asked,
+        packed=pack_training(objects, asked, rng),
+    )
 
 
 def draw_training_scenes(seed: int, count: int, workers: int = 1) -> TrainingScenes:
@@ -136,11 +143,11 @@ def draw_training_scenes(seed: int, count: int, workers: int = 1) -> TrainingSce
             chunks = list(pool.map(_draw_chunk, *jobs))
     else:
         chunks = list(map(_draw_chunk, *jobs))
-    objects = [counted.scene.objects for chunk in chunks for counted in chunk[2]]
     return TrainingScenes(
-        indices=np.concatenate([chunk[0] for chunk in chunks]),
-        palettes=np.concatenate([chunk[1] for chunk in chunks]),
-        patch_objects=np.stack([patch_owners(items) for items in objects]),
-        objects=objects,
-        questions=[asked for chunk in chunks for asked in chunk[3]],
+        indices=np.concatenate([chunk.indices for chunk in chunks]),
+        palettes=np.concatenate([chunk.palettes for chunk in chunks]),
+        patch_objects=np.concatenate([chunk.patch_objects for chunk in chunks]),
+        objects=[items for chunk in chunks for items in chunk.objects],
+        questions=[asked for chunk in chunks for asked in chunk.questions],
+        packed=concatenate([chunk.packed for chunk in chunks]),
     )

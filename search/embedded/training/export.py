@@ -13,9 +13,7 @@ from search.embedded.tokenizer import build_tokenizer
 CLIP_FOLDER = "clip"
 
 
-def export_checkpoint(
-    llava: LlavaForConditionalGeneration, clip: CLIPModel, folder: Path
-) -> None:
+def export_checkpoint(llava: LlavaForConditionalGeneration, clip: CLIPModel, folder: Path) -> None:
     """Write model, processor and paired towers; an existing folder is replaced when all is written.
 
     Args:

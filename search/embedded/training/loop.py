@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,7 +59,10 @@ class StageState:
 
 
 def save_state(
-    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, state: StageState
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    state: StageState,
 ) -> None:
     """Write everything needed to continue, replacing the old file only when it is complete."""
     content = {
@@ -70,13 +72,13 @@ def save_state(
     }
     temporary = path.with_suffix(".partial")
     torch.save(content, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def restore_state(
     path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer | None
 ) -> StageState:
-    """Read what ``save_state`` wrote; return where the stage stands, the start when there is no file."""
+    """Read what ``save_state`` wrote; return where the stage stands, its start without a file."""
     if not path.exists():
         return StageState()
     content = torch.load(path, map_location="cpu", weights_only=True)
@@ -98,8 +100,8 @@ def train_stage(
 ) -> StageState:
     """Train until the first limit is reached, continuing where an earlier run was cut off.
 
-    The random numbers of a step depend on seed and step alone. With a limit in steps and one thread a
-    continued run gives what an uninterrupted one gives; a limit in time depends on the machine.
+    The random numbers of a step depend on seed and step alone. With a limit in steps and one thread
+    a continued run gives what an uninterrupted one gives; a limit in time depends on the machine.
 
     Args:
         settings: Limits and learning rate.

@@ -1,9 +1,10 @@
 """Stage one: the vision tower and its paired text tower learn to see and to name objects.
 
-The loss has four parts: colour, kind, row and column of every patch, read from the hidden state that the
-decoder will see; the objects present, read from the class token there and after the last layer;
-contrast between images and captions (CLIP); and contrast between the last layer's decoupled attention
-output and the phrases and questions that name an object, which is what DeSAP's similarity compares.
+The loss has four parts: colour, kind, row and column of every patch, read from the hidden state
+that the decoder will see; the objects present, read from the class token there and after the last
+layer; contrast between images and captions (CLIP); and contrast between the last layer's decoupled
+attention output and the phrases and questions that name an object, which is what DeSAP's similarity
+compares.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def normalise(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
 def decoupled_attention(clip: CLIPModel, hidden: Tensor) -> Tensor:
     """Return the last vision layer's query-query attention output in the joint space.
 
-    DeSAP, equation 2: ``proj(softmax(Q Q^T / sqrt(d)) V)`` without residual and feed-forward part, then
-    the tower's last layer norm and projection, as ClearCLIP applies them.
+    DeSAP, equation 2: ``proj(softmax(Q Q^T / sqrt(d)) V)`` without residual and feed-forward part,
+    then the tower's last layer norm and projection, as ClearCLIP applies them.
 
     Args:
         clip: The paired towers.
@@ -119,7 +120,9 @@ def tower_labels(scenes: TrainingScenes) -> TowerLabels:
     return TowerLabels(*map(torch.from_numpy, (colour, kind, phrases, presence)))
 
 
-def _embed_texts(clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
+def _embed_texts(
+    clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> Tensor:
     device = clip.logit_scale.device
     encoded = tokenizer(list(texts), padding=True, return_tensors="pt").to(device)
     pooled = clip.text_model(**encoded).pooler_output
@@ -141,7 +144,7 @@ def _captions(
 def _asked(
     scenes: TrainingScenes, rows: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[list[str], Tensor]:
-    """Return one question per scene and, shape (scenes, 144), the share of its subjects' patches."""
+    """Return one question per scene, and its share in every patch, shape (scenes, 144)."""
     texts, targets = [], np.zeros((len(rows), GRID * GRID), dtype=np.float32)
     for position, row in enumerate(rows):
         asked = [question for question in scenes.questions[row] if question.subjects]
