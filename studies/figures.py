@@ -265,10 +265,11 @@ def _draw_panel(axis: Axes, panel: SchedulePanel) -> None:
             range(len(tokens) + 1),
             baseline=None,
             color=_color(name, names),
-            linewidth=1.8 if name == SEARCHED else 1.2,
+            # Thick and below, so that a schedule equal to it stays visible.
+            linewidth=3 if name == SEARCHED else 1.2,
             linestyle="-" if name == SEARCHED else ("--", "-.", ":")[names.index(name) % 3],
             label=label(name),
-            zorder=3 if name == SEARCHED else 2,
+            zorder=2 if name == SEARCHED else 3,
         )
     layers = len(next(iter(panel.tokens.values())))
     axis.set_xlim(0, layers)
