@@ -92,7 +92,8 @@ class Measurements:
         samples = self.evaluator.samples(split)
         indices = [self._indices(split)[index] for index in indices]
         names = [samples[index].identifier for index in indices]
-        known = self._cache.get(schedule.content_hash, split, names)
+        content_hash = schedule.content_hash
+        known = self._cache.get(content_hash, split, names)
         missing = [index for index, name in zip(indices, names, strict=True) if name not in known]
         if missing:
             self._check()
@@ -101,7 +102,7 @@ class Measurements:
                 samples[index].identifier: float(score)
                 for index, score in zip(missing, measured, strict=True)
             }
-            self._cache.put(schedule.content_hash, split, new)
+            self._cache.put(content_hash, split, new)
             known |= new
         return np.array([known[name] for name in names])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +55,7 @@ def choose_model(model: str | None) -> ModelChoice:
         return ModelChoice(EMBEDDED, chosen_by_user=False)
     if model in (EMBEDDED, ANALYTIC):
         return ModelChoice(model, chosen_by_user=True)
-    looks_like_folder = model.startswith((".", "/", "~")) or model.count("/") != 1
-    if looks_like_folder and not Path(model).expanduser().is_dir():
+    if not _is_hub_name(model) and not Path(model).is_dir():
         raise ModelError(
             f"--model {model}: there is no such folder; pass 'embedded', a hub name such as "
             f"{DEFAULT_GPU_MODEL}, or a folder with a model"
@@ -128,8 +128,19 @@ def target_shape(target: str | None, evaluator: Evaluator) -> Shape:
         return evaluator.shape
     if target in PRESETS:
         return preset(target)
+    if not _is_hub_name(target) and not Path(target).is_dir():
+        raise ModelError(
+            f"--target {target}: there is no such preset or folder; pass one of "
+            f"{', '.join(PRESETS)}, 'embedded', a hub name such as {DEFAULT_GPU_MODEL}, or a "
+            "folder with a model"
+        )
     # CLIP ViT-L/14-336 is the tower of every model of this family, and the text tower is its pair.
     return shape_from_pretrained(target, text_tower=LLAVA_1_5_7B.text_tower)
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether a name has the form of a hub name, owner/model; asking the hub can take long."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
 
 
 def _cuda_device_holds(needed: int) -> bool:

@@ -115,7 +115,6 @@ def _identity(
             "decoder_stages": space.decoder_stages,
             "layer_step": space.layer_step,
             "text_tower": space.text_tower,
-            "parameters": [list(parameter) for parameter in space.parameters],
         },
         strategy={
             **strategy_settings(search.strategy),

@@ -1,32 +1,61 @@
 """Racing: samples in blocks, so that a schedule that loses is recognised before the last one.
 
 The blocks of a split are made once per seed, and every schedule is scored on the same ones in the
-same order. Block means are compared with those of the best trial by Wilcoxon's signed-rank test
-(Optuna's `WilcoxonPruner`), paired by the number of the block.
+same order. Block means are compared with those of the best trial by Wilcoxon's signed-rank test,
+paired by the number of the block.
+
+This is what Optuna's `WilcoxonPruner` does, with two differences. Block means often tie, and SciPy
+then enumerates all 2^n signs, seconds per block: here the p-value is the normal approximation with
+continuity correction, close to the exact one from four blocks on. And a trial stays as long as it
+leads on the blocks that both were scored on, where Optuna compares with the best trial's mean over
+all blocks, however easy the first ones are.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruners.errors import DataError
 
-if TYPE_CHECKING:
-    import optuna
+P_THRESHOLD = 0.05
+"""A trial leaves the race when it is worse than the best one at this one-sided p-value.
 
-P_THRESHOLD = 0.1
-"""A trial leaves the race when it is worse than the best one at this p-value (Optuna's default)."""
+The test is repeated after every block, so that its error rate is higher than 0.05. Simulated with
+2,000 samples in blocks of 50 and schedules that disagree on a fifth of the samples, it stops 4 % of
+those that are 2 points better, 21 % of the equally good, and all that are 5 points worse (after a
+quarter of the samples). With Optuna's default of 0.1 it is 11 %, 31 %, and all (after a sixth).
+"""
 
-STARTUP_BLOCKS = 4
+STARTUP_BLOCKS = 5
 """Blocks before a trial may leave: the fewest at which the exact test can fall below the threshold.
 
-Even if every block is lost, one-sided p is 2^-3 = 0.125 after three blocks and 0.0625 after four.
+Even if every block is lost, the one-sided p-value is 2^-4 = 0.0625 after four and 0.031 after five.
 """
+
+
+def has_lost(values: Sequence[float], best: Mapping[int, float]) -> bool:
+    """Whether a trial should leave the race.
+
+    Args:
+        values: Block accuracies of the trial, from block 0 on.
+        best: Block accuracies of the best trial, by block.
+
+    Returns:
+        True when the trial is worse than the best one at `P_THRESHOLD` after at least
+        `STARTUP_BLOCKS` blocks.
+    """
+    differences = np.array([value - best[block] for block, value in enumerate(values)])
+    if len(values) < STARTUP_BLOCKS or differences.mean() >= 0:
+        return False
+    from scipy.stats import wilcoxon  # imported late: it costs half a second
+
+    test = wilcoxon(
+        differences, zero_method="zsplit", correction=True, alternative="less", method="approx"
+    )
+    return bool(test.pvalue < P_THRESHOLD)
 
 
 def make_blocks(tasks: Sequence[str], block_size: int, seed: int) -> tuple[list[int], ...]:
@@ -101,18 +130,6 @@ def predicted_value(values: Sequence[float], best: Mapping[int, float], best_val
         best_value: Final value of the best trial.
 
     Returns:
-        The best trial's value plus the mean difference over the blocks that both were scored on.
+        The best trial's value plus the mean difference over the trial's blocks.
     """
-    shared = [value - best[block] for block, value in enumerate(values) if block in best]
-    return best_value + float(np.mean(shared))
-
-
-def race_pruner() -> optuna.pruners.BasePruner:
-    """The test that ends a trial's race, with this module's thresholds."""
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.pruners import WilcoxonPruner
-
-    with warnings.catch_warnings():
-        # What a release of Optuna makes of it is pinned by the study's identity.
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=STARTUP_BLOCKS)
+    return best_value + float(np.mean([value - best[block] for block, value in enumerate(values)]))

@@ -16,7 +16,7 @@ from pruners.schedule import Schedule
 from search.baselines import published_at
 from search.interruption import SearchInterruptedError
 from search.measuring import Measurements, as_measured
-from search.racing import block_accuracy, make_blocks, predicted_value, race_pruner
+from search.racing import block_accuracy, has_lost, make_blocks, predicted_value
 from search.settings import SearchSettings
 from search.strategies import make_sampler
 from space.coding import SearchSpace
@@ -117,8 +117,7 @@ def search_schedule(
         measurements: Scores of the measured model; what they already know costs nothing.
         space: The schedules to search, all of which meet the budget.
         settings: How to search.
-        study: The study to continue; a new one in memory when None. Its sampler and pruner are set
-            here.
+        study: The study to continue; a new one in memory when None. Its sampler is set here.
         on_trial: Called after every trial.
 
     Returns:
@@ -133,7 +132,6 @@ def search_schedule(
     if study is None:
         study = _study_in_memory()
     race = _Race(measurements, space, settings)
-    study.pruner = race_pruner()
     if settings.starts_with_published:
         _enqueue_published(study, space)
 
@@ -214,7 +212,7 @@ class _Race:
 
         trial = study.ask()
         try:
-            value = self._score_trial(study, trial)
+            value = self._score_trial(trial)
         except BaseException:
             # Its place in the study stays free: the next run proposes the same schedule again.
             study.tell(trial, state=TrialState.FAIL)
@@ -224,7 +222,7 @@ class _Race:
         return TrialReport(
             finished=len(self.finished),
             value=value,
-            best=study.best_value,
+            best=max(map(_value, self.finished)),
             distinct=sum(DUPLICATE_ATTRIBUTE not in trial.user_attrs for trial in self.finished),
             samples=self._samples(len(frozen.intermediate_values)),
             raced_out=RACED_OUT_ATTRIBUTE in frozen.user_attrs,
@@ -246,7 +244,7 @@ class _Race:
         measured = as_measured(schedule, self._measurements.evaluator.shape)
         return Candidate(schedule, measured, _value(trial), trial.number)
 
-    def _score_trial(self, study: optuna.Study, trial: optuna.Trial) -> float:
+    def _score_trial(self, trial: optuna.Trial) -> float:
         point = {
             parameter.name: trial.suggest_float(parameter.name, parameter.low, parameter.high)
             for parameter in self._space.parameters
@@ -260,18 +258,16 @@ class _Race:
             return self._repeat(trial, twin)
         scores = np.empty(len(self._tasks))
         values: list[float] = []
+        best = self._best()
         for number, block in enumerate(self._blocks[:-1]):
             scores[block] = self._measurements.scores(measured, "search", block)
             values.append(self._report_block(trial, number, scores))
-            if trial.should_prune():
-                best = study.best_trial
-                predicted = predicted_value(values, best.intermediate_values, _value(best))
-                if predicted < _value(best):
-                    note_samples(trial, self._samples(len(values)))
-                    trial.set_user_attr(RACED_OUT_ATTRIBUTE, True)
-                    # Returned, not raised as TrialPruned: Optuna would then take the last block's
-                    # accuracy for the trial's value.
-                    return predicted
+            if best is not None and has_lost(values, best.intermediate_values):
+                note_samples(trial, self._samples(len(values)))
+                trial.set_user_attr(RACED_OUT_ATTRIBUTE, True)
+                # Returned, not raised as TrialPruned: Optuna would then take the last block's
+                # accuracy for the trial's value.
+                return predicted_value(values, best.intermediate_values, _value(best))
         last = len(self._blocks) - 1
         scores[self._blocks[last]] = self._measurements.scores(
             measured, "search", self._blocks[last]
@@ -280,12 +276,17 @@ class _Race:
         note_samples(trial, len(scores))
         return relative_accuracy(scores, self._dense_scores, self._tasks.tolist())
 
+    def _best(self) -> optuna.trial.FrozenTrial | None:
+        """The finished trial with the highest value, None before the first."""
+        return max(self.finished, key=_value, default=None)
+
     def _twin(self, measured: Schedule) -> optuna.trial.FrozenTrial | None:
         """The finished trial that behaves as this schedule, if there is one."""
+        measured_hash = measured.content_hash
         for trial in self.finished:
             attributes = trial.user_attrs
             if (
-                attributes.get(MEASURED_ATTRIBUTE) == measured.content_hash
+                attributes.get(MEASURED_ATTRIBUTE) == measured_hash
                 and DUPLICATE_ATTRIBUTE not in attributes
             ):
                 return trial

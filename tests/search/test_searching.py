@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from pruners.published import dense
+from pruners.shape import LLAVA_1_5_7B
+from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
+from search.interruption import SearchInterruptedError
+from search.measuring import Measurements
+from search.searching import (
+    DUPLICATE_ATTRIBUTE,
+    RACED_OUT_ATTRIBUTE,
+    SearchOutcome,
+    search_schedule,
+)
+from search.settings import SearchSettings
+from space.budgets import Budget
+from space.coding import SearchSpace
+from studies.records import ORIGIN_ATTRIBUTE
+from studies.scores import ScoreCache
+from studies.statistics import relative_accuracy
+
+# The tokens that the analytic problem's best schedules need, on the target: 4 x 33.
+SPACE = SearchSpace(LLAVA_1_5_7B, Budget("tokens", 136), decoder_stages=3, layer_step=4)
+
+
+def _search(
+    study: optuna.Study | None = None,
+    measurements: Measurements | None = None,
+    space: SearchSpace = SPACE,
+    **settings: object,
+) -> SearchOutcome:
+    return search_schedule(
+        measurements or Measurements(AnalyticEvaluator()),
+        space,
+        SearchSettings.model_validate({"block_size": 25, **settings}),
+        study=study,
+    )
+
+
+def _study() -> optuna.Study:
+    return optuna.create_study(direction="maximize")
+
+
+def _stopping(evaluator: AnalyticEvaluator, after: int) -> Callable[[], None]:
+    """A check that interrupts once so many samples have been scored."""
+
+    def check() -> None:
+        if evaluator.scored >= after:
+            raise SearchInterruptedError
+
+    return check
+
+
+def _values(study: optuna.Study) -> list[tuple[dict[str, float], float | None]]:
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    return [(trial.params, trial.value) for trial in complete]
+
+
+def test_search_comes_near_the_known_optimum_and_beats_the_random_baseline() -> None:
+    evaluator = AnalyticEvaluator()
+    found = {"tpe": [], "random": []}
+    for strategy, seed in itertools.product(found, range(3)):
+        outcome = _search(strategy=strategy, seed=seed, trials=60)
+        assert outcome.incumbent is not None
+        found[strategy].append(evaluator.relative_accuracy(outcome.incumbent.measured))
+    assert min(found["tpe"]) > 0.85
+    assert sum(found["tpe"]) > sum(found["random"])
+
+
+def test_all_schedules_meet_the_budget_and_the_value_is_the_measured_one() -> None:
+    measurements = Measurements(AnalyticEvaluator())
+    outcome = _search(measurements=measurements, trials=15)
+    everything = range(500)
+    reference = measurements.scores(dense(ANALYTIC_SHAPE), "search", everything)
+    for candidate in outcome.candidates:
+        assert candidate.schedule.cost is not None
+        assert candidate.schedule.cost.mean_visual_tokens <= 136
+        scores = measurements.scores(candidate.measured, "search", everything)
+        assert candidate.value == relative_accuracy(scores, reference, measurements.tasks("search"))
+    values = [candidate.value for candidate in outcome.candidates]
+    assert values == sorted(values, reverse=True)
+
+
+def test_the_first_trials_are_the_published_schedules_but_not_for_the_random_baseline() -> None:
+    study = _study()
+    _search(study, trials=3)
+    origins = [trial.user_attrs.get(ORIGIN_ATTRIBUTE) for trial in study.trials]
+    assert origins == ["visiondrop", "desap", None]
+    random = _study()
+    _search(random, trials=3, strategy="random")
+    assert not any(ORIGIN_ATTRIBUTE in trial.user_attrs for trial in random.trials)
+
+
+def test_trials_that_leave_the_race_are_never_candidates_nor_the_best_trial() -> None:
+    study = _study()
+    outcome = _search(study, trials=40)
+    raced_out = [trial for trial in study.trials if RACED_OUT_ATTRIBUTE in trial.user_attrs]
+    assert len(raced_out) > 10
+    for trial in raced_out:
+        assert trial.state is TrialState.COMPLETE
+        assert len(trial.intermediate_values) < 20
+        assert trial.value is not None
+        assert trial.value < study.best_value
+    assert outcome.incumbent is not None
+    assert outcome.incumbent.trial == study.best_trial.number
+    assert not {trial.number for trial in raced_out} & {
+        candidate.trial for candidate in outcome.candidates
+    }
+    assert outcome.evaluations < 40 * 500 / 2
+
+
+def test_duplicates_have_the_value_of_their_twin_and_cost_nothing() -> None:
+    # Without decoder stages only 2 numbers are left, and a study meets schedules again.
+    space = SearchSpace(LLAVA_1_5_7B, Budget("tokens", 9), decoder_stages=0)
+    study, evaluator = _study(), AnalyticEvaluator()
+    outcome = _search(study, Measurements(evaluator), space, trials=60)
+    duplicates = [trial for trial in study.trials if DUPLICATE_ATTRIBUTE in trial.user_attrs]
+    assert len(duplicates) > 5
+    for trial in duplicates:
+        twin = study.trials[trial.user_attrs[DUPLICATE_ATTRIBUTE]]
+        assert DUPLICATE_ATTRIBUTE not in twin.user_attrs
+        assert (trial.value, trial.intermediate_values) == (twin.value, twin.intermediate_values)
+    assert evaluator.scored == outcome.evaluations + 500  # 500 for dense
+    hashes = [candidate.measured.content_hash for candidate in outcome.candidates]
+    assert len(hashes) == len(set(hashes))
+
+
+def test_the_same_seed_gives_the_same_search() -> None:
+    studies = [_study(), _study(), _study()]
+    for study, seed in zip(studies, (0, 0, 1), strict=True):
+        _search(study, trials=20, seed=seed)
+    assert _values(studies[0]) == _values(studies[1])
+    assert _values(studies[0]) != _values(studies[2])
+
+
+def test_a_continued_study_proposes_what_it_would_have_without_the_break() -> None:
+    whole, broken = _study(), _study()
+    _search(whole, trials=25)
+    _search(broken, trials=14)
+    outcome = _search(broken, trials=25)
+    assert _values(broken) == _values(whole)
+    assert outcome.trials == 25
+
+
+def test_interrupting_loses_only_the_trial_in_flight(tmp_path: Path) -> None:
+    whole, broken = _study(), _study()
+    reference = _search(whole, trials=20)
+    evaluator = AnalyticEvaluator()
+    with ScoreCache(tmp_path / "scores.db") as cache:
+        for after in (300, 700, 1250, 2600, 3300):  # in dense, in published trials, and later
+            check = _stopping(evaluator, after)
+            outcome = _search(broken, Measurements(evaluator, cache, check), trials=20)
+            assert outcome.stopped == "interrupted"
+        outcome = _search(broken, Measurements(evaluator, cache), trials=20)
+    assert outcome.stopped == "trials"
+    assert _values(broken) == _values(whole)
+    assert outcome.candidates == reference.candidates
+    # Blocks that were scored before the interruption are not scored again.
+    assert evaluator.scored == reference.evaluations + 500
+
+
+def test_limits_end_a_search() -> None:
+    study = _study()
+    assert _search(study, trials=5).stopped == "trials"
+    assert _search(study, trials=5).trials == 5
+    assert _search(study, trials=100, timeout=1e-6).stopped == "timeout"
+    outcome = _search(study, trials=100, evaluations=4000)
+    assert outcome.stopped == "evaluations"
+    assert 4000 <= outcome.evaluations < 4500
+    assert 5 < outcome.trials < 100
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "random"])
+def test_a_study_stored_by_optuna_reads_the_same(strategy: str, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    stored = optuna.create_study(storage=storage, direction="maximize")
+    memory = _study()
+    _search(stored, trials=13, strategy=strategy)
+    _search(memory, trials=13, strategy=strategy)
+    assert _values(stored) == _values(memory)
