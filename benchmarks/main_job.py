@@ -18,8 +18,12 @@ prints one table and writes ``benchmarks/results/main_job.json``. Every finished
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -31,14 +35,14 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pruners.errors import PrunetuneError
-from pruners.published import published
+from pruners.published import dense, published
 from pruners.shape import Shape
 from search.evaluators import SPLITS, Evaluator
 from search.export import versions
 from search.measuring import Measurements
 from search.model_choice import choose_model, make_evaluator, target_shape
 from search.searching import search_schedule
-from search.selection import confirm
+from search.selection import confirm, score_split
 from search.settings import SearchSettings
 from search.strategies import strategy_settings
 from space.budgets import Budget, parse_budget
@@ -46,6 +50,7 @@ from space.coding import SearchSpace
 from space.flops import price
 from studies.files import write_text
 from studies.identity import SplitIdentity, StudyIdentity
+from studies.scores import ScoreCache
 from studies.storage import StudyFolder
 
 RESULTS = Path(__file__).parent / "results" / "main_job.json"
@@ -70,6 +75,13 @@ def main(
         int | None,
         typer.Option(min=1, help="Samples of the search split. Default: the program's own."),
     ] = None,
+    confirm_samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples of the confirm split. Default: the program's own."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Cells at a time, each on its share of the cores.")
+    ] = 1,
     stages: Annotated[int, typer.Option(min=0, max=4)] = 3,
     model: Annotated[str, typer.Option(help="embedded or analytic.")] = "embedded",
     work: Annotated[Path, typer.Option(help="Finished cells are kept here.")] = Path(
@@ -79,12 +91,8 @@ def main(
 ) -> None:
     """Measure every cell that is not yet there, print the table, write the JSON."""
     console = Console()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    settings = SearchSettings()
-    settings = settings.model_copy(
-        update={"trials": trials or settings.trials, "samples": samples or settings.samples}
-    )
+    chosen = {"trials": trials, "samples": samples, "confirm_samples": confirm_samples}
+    settings = SearchSettings(**{name: value for name, value in chosen.items() if value})
     try:
         evaluator = make_evaluator(choose_model(model))
         target = target_shape(None, evaluator)
@@ -92,9 +100,9 @@ def main(
         spaces = [search_space(budget, target, evaluator, stages) for budget in limits]
         identity = benchmark_identity(evaluator, target, stages, settings)
         with StudyFolder.open(work, identity) as folder:
-            cells = measure_cells(folder, evaluator, spaces, settings, seeds, console)
+            cells = measure_cells(folder, model, spaces, settings, seeds, workers, console)
             kept = Measurements(evaluator, folder.scores)
-            summary = summarise(cells, [space.budget for space in spaces], target, kept)
+            summary = summarise(cells, limits, target, kept, settings, workers)
     except PrunetuneError as error:
         console.print(f"Error: {error}", style="red", markup=False)
         raise typer.Exit(2) from error
@@ -116,7 +124,7 @@ def default_budgets(target: Shape) -> list[Budget]:
 
 def search_space(budget: Budget, target: Shape, evaluator: Evaluator, stages: int) -> SearchSpace:
     """The space that the program itself searches at a budget."""
-    step = max(1, target.decoder_layers // evaluator.shape.decoder_layers)
+    step = max(1, math.ceil(target.decoder_layers / evaluator.shape.decoder_layers))
     return SearchSpace(target, budget, decoder_stages=stages, layer_step=step)
 
 
@@ -149,59 +157,88 @@ def benchmark_identity(
 
 def measure_cells(
     folder: StudyFolder,
-    evaluator: Evaluator,
+    model: str,
     spaces: list[SearchSpace],
     settings: SearchSettings,
     seeds: int,
+    workers: int,
     console: Console,
 ) -> list[Cell]:
     """Measure the cells that are missing; whole seeds first, so that a stop leaves whole seeds."""
-    wanted = [(seed, space) for seed in range(seeds) for space in spaces]
-    cells, durations = [], []
-    for number, (seed, space) in enumerate(wanted, start=1):
-        path = folder.path / f"cell-{str(space.budget).replace(' ', '-')}-seed-{seed}.json"
-        cell = _read_cell(path)
-        if cell is None:
-            started = time.monotonic()
-            cell = measure_cell(folder, evaluator, space, settings, seed)
-            write_text(path, cell.model_dump_json(indent=2) + "\n")
-            durations.append(time.monotonic() - started)
-            left = (len(wanted) - number) * sum(durations) / len(durations) / 60
-            console.print(
-                f"{number}/{len(wanted)} cells: {space.budget}, seed {seed}, "
-                f"{durations[-1]:.0f} s, at most {left:.0f} min left",
-                markup=False,
-                highlight=False,
-            )
-        cells.append(cell)
-    return cells
+    paths = {
+        (space.budget, seed): folder.path
+        / f"cell-{str(space.budget).replace(' ', '-')}-seed-{seed}.json"
+        for seed in range(seeds)
+        for space in spaces
+    }
+    spaces_of = {space.budget: space for space in spaces}
+    missing = [key for key, path in paths.items() if not path.exists()]
+    started = time.monotonic()
+    # New processes: a fork of one that runs threads may hang.
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (workers,)) as pool:
+        running = {
+            pool.submit(
+                measure_cell,
+                folder.scores.path,
+                model,
+                spaces_of[budget],
+                settings.model_copy(update={"seed": seed}),
+            ): paths[budget, seed]
+            for budget, seed in missing
+        }
+        try:
+            for number, future in enumerate(as_completed(running), start=1):
+                cell = future.result()
+                write_text(running[future], cell.model_dump_json(indent=2) + "\n")
+                elapsed = (time.monotonic() - started) / 60
+                left = elapsed * (len(missing) - number) / number
+                console.print(
+                    f"{number}/{len(missing)} cells: {cell.budget}, seed {cell.seed}; "
+                    f"{elapsed:.1f} min, about {left:.0f} min left",
+                    markup=False,
+                    highlight=False,
+                )
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # the cells that run are waited for, others not
+            raise
+    return [_read_cell(path) for path in paths.values()]
 
 
-def measure_cell(
-    folder: StudyFolder,
-    evaluator: Evaluator,
-    space: SearchSpace,
-    settings: SearchSettings,
-    seed: int,
-) -> Cell:
+def _start_worker(workers: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+@cache
+def _evaluator(model: str) -> Evaluator:
+    """One per process: its images are encoded once, for all cells."""
+    return make_evaluator(choose_model(model))
+
+
+def measure_cell(scores: Path, model: str, space: SearchSpace, settings: SearchSettings) -> Cell:
     """Search one budget with one seed, twice: the program's way, and at random."""
-    own = settings.model_copy(update={"seed": seed})
-    kept = Measurements(evaluator, folder.scores, limits=own.limits, seed=seed)
-    searched = _arm(evaluator, kept, space, own)
-    random = _arm(
-        evaluator,
-        kept,
-        space,
-        own.model_copy(
+    evaluator = _evaluator(model)
+    with ScoreCache(scores) as cache:
+        kept = Measurements(evaluator, cache, limits=settings.limits, seed=settings.seed)
+        # Loaded and encoded before any clock starts, for both searches alike.
+        for split in SPLITS:
+            evaluator.score(dense(evaluator.shape), split, [0])
+        searched = _arm(evaluator, kept, space, settings)
+        random_settings = settings.model_copy(
             update={
                 "strategy": "random",
                 "published_first": False,
                 "trials": UNLIMITED_TRIALS,
                 "evaluations": searched.evaluations,
             }
-        ),
-    )
-    return Cell(budget=str(space.budget), seed=seed, searched=searched, random=random)
+        )
+        random = _arm(evaluator, kept, space, random_settings)
+        winners = {"searched": searched.schedule, "random": random.schedule}
+        score_split(kept, winners, "report")  # kept for the summary
+    return Cell(budget=str(space.budget), seed=settings.seed, searched=searched, random=random)
 
 
 def _arm(
@@ -220,11 +257,9 @@ def _arm(
     )
 
 
-def _read_cell(path: Path) -> Cell | None:
+def _read_cell(path: Path) -> Cell:
     try:
         return Cell.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
     except (OSError, ValidationError) as error:
         raise PrunetuneError(f"{path} is no cell of this benchmark ({error}); remove it") from error
 

@@ -19,6 +19,7 @@ from search.baselines import published_at
 from search.export import versions
 from search.measuring import Measurements
 from search.selection import score_split
+from search.settings import SearchSettings
 from space.budgets import Budget
 from space.flops import price
 from studies.files import write_text
@@ -102,13 +103,22 @@ class Summary(_Record):
     report_samples: int
     dense_accuracy: float
     seeds: int
+    trials: int
+    search_samples: int
+    confirm_samples: int
+    workers: int
     processors: int | None
     versions: dict[str, str]
     budgets: tuple[BudgetSummary, ...]
 
 
 def summarise(
-    cells: Sequence[Cell], budgets: Sequence[Budget], target: Shape, kept: Measurements
+    cells: Sequence[Cell],
+    budgets: Sequence[Budget],
+    target: Shape,
+    kept: Measurements,
+    settings: SearchSettings,
+    workers: int,
 ) -> Summary:
     """Score all schedules on the report split and compare them.
 
@@ -117,7 +127,10 @@ def summarise(
         budgets: The budgets, in the order of the table.
         target: What schedules are priced for.
         kept: Scores of the measured model; what they know already costs nothing.
+        settings: How each budget was searched.
+        workers: Cells that were measured at a time.
     """
+    used = Measurements(kept.evaluator, limits=settings.limits)
     tasks = kept.tasks("report")
     dense_scores = _report_scores(dense(kept.evaluator.shape), kept)
     return Summary(
@@ -128,6 +141,10 @@ def summarise(
             np.mean([dense_scores[np.array(tasks) == task].mean() for task in set(tasks)])
         ),
         seeds=len({cell.seed for cell in cells}),
+        trials=settings.trials,
+        search_samples=len(used.samples("search")),
+        confirm_samples=len(used.samples("confirm")),
+        workers=workers,
         processors=os.cpu_count(),
         versions=versions(),
         budgets=tuple(

@@ -22,7 +22,8 @@ def print_summary(summary: Summary, console: Console) -> None:
         title=(
             f"Accuracy measured on {summary.measured_on}, {summary.report_samples} report samples, "
             f"dense {100 * summary.dense_accuracy:.1f} % correct; cost of {summary.priced_for}. "
-            f"Means over {summary.seeds} seeds; in brackets 95 % intervals over samples."
+            f"Means over {summary.seeds} seeds of {summary.trials} trials; in brackets 95 % "
+            "intervals over samples."
         ),
     )
     headers = (
