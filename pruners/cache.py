@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from pruners.adapters import DecoderCall
 from pruners.errors import InputError
 from pruners.sequence import Layout, last_position
 
@@ -45,7 +44,7 @@ class CachedStage:
         Returns:
             The description.
         """
-        shift = last_position(layout) - last_position(dense)
+        shift = last_position(layout) - last_position(dense).to(layout.source.device)
         return cls(layer, layout.source, shift if compact else torch.zeros_like(shift))
 
     def mask(self, dense: Tensor | None, prompt: int) -> Tensor | None:
@@ -82,37 +81,6 @@ class PrunedCache:
         """Count the tokens that a cache would hold had nothing been dropped."""
         dropped = self.prompt - self.first.source.shape[1]
         return int(cache.get_seq_length(0)) + dropped
-
-    def new_tokens_only(self, call: DecoderCall) -> dict[str, Any]:
-        """Cut a step's arguments down to the tokens that are not in the cache.
-
-        Given a whole conversation and the cache of its beginning, `generate` skips as many tokens
-        as the first layer holds, which is too few when the encoder stage has dropped some.
-
-        Args:
-            call: The call that continues the cache.
-
-        Returns:
-            Its arguments by name.
-        """
-        options = dict(call.options)
-        given = call.input_ids if call.input_ids is not None else call.inputs_embeds
-        mask, position_ids = options.get("attention_mask"), options.get("position_ids")
-        if given is None or given.shape[1] == 1:
-            return options
-        if mask is not None:
-            total = mask.shape[1]
-        elif position_ids is not None:
-            total = int(position_ids.max()) + 1
-        else:
-            return options
-        new = total - self.dense_length(call.cache)
-        if not 0 < new < given.shape[1]:
-            return options
-        for name in ("input_ids", "inputs_embeds", "position_ids"):
-            if options.get(name) is not None:
-                options[name] = options[name][:, -new:]
-        return options
 
     def check(self, rows: int, mask: Tensor | None, total: int) -> None:
         """Check that a decoding step belongs to the cache.

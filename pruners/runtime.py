@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pruners.adapters import ModelAdapter, adapter_for
-from pruners.calls import Plan, Prefill, PrefillRecord
 from pruners.encoder_stage import parts_read
 from pruners.errors import InputError, ModelError, ScheduleMismatchError
 from pruners.hooks import PruningHooks
+from pruners.plan import Plan
+from pruners.prefill import Prefill, PrefillRecord
 from pruners.questions import PromptReader
 from pruners.schedule import Schedule
 from pruners.stages import SimilarityFusion
@@ -135,7 +136,14 @@ class PrunedModel:
         adapter = self._adapter
         input_ids = input_ids.to(adapter.device)
         image_mask = input_ids == adapter.image_token_id()
-        self._hooks.check_images(image_mask)
+        prefill = Prefill(
+            adapter,
+            self._plan,
+            image_mask,
+            input_ids=input_ids,
+            questions=questions,
+            vision=vision,
+        )
         for name, given in (("images", vision), ("questions", questions)):
             if given is not None and len(given) != input_ids.shape[0]:
                 raise InputError(
@@ -143,24 +151,22 @@ class PrunedModel:
                     "per prompt"
                 )
         vision.check(self._parts)
-
-        def run() -> Tensor:
+        with self._hooks.running(prefill):
             features = self._hooks.project(vision)
             embeds = adapter.embed(input_ids)
             embeds = embeds.masked_scatter(image_mask.unsqueeze(-1), features.to(embeds.dtype))
             output = adapter.decoder(
                 inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False
             )
-            hidden: Tensor = output.last_hidden_state
-            return hidden
-
-        prefill = Prefill(image_mask, input_ids, questions=questions, vision=vision)
-        hidden, mask = self._hooks.run_prefill(prefill, run)
-        if not self._plan.prunes and attention_mask is not None:
-            mask = attention_mask.bool().to(hidden.device)
-        positions = torch.arange(mask.shape[1], device=mask.device)
-        last = positions.masked_fill(~mask, 0).amax(dim=-1)
-        logits: Tensor = adapter.head(hidden[torch.arange(hidden.shape[0]), last])
+        hidden: Tensor = output.last_hidden_state
+        mask = attention_mask if prefill.layout is None else prefill.layout.mask
+        if mask is None:
+            last = hidden[:, -1]
+        else:
+            positions = torch.arange(mask.shape[1], device=hidden.device)
+            ends = (positions * mask.bool().to(hidden.device)).amax(dim=1)
+            last = hidden[torch.arange(len(ends), device=ends.device), ends]
+        logits: Tensor = adapter.head(last)
         return logits
 
     def _questions_of(self, prefill: Prefill) -> QuestionOutputs | None:

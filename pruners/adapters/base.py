@@ -33,12 +33,6 @@ class DecoderCall:
     cache: Any
     options: dict[str, Any]
 
-    @property
-    def rows(self) -> int:
-        """Sequences in the batch."""
-        given = self.input_ids if self.input_ids is not None else self.inputs_embeds
-        return 0 if given is None else given.shape[0]
-
 
 class ModelAdapter(ABC):
     """Where the parts of one loaded model are; subclasses know one family.

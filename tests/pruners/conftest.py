@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -160,7 +161,11 @@ def build_llava(folder: Path, key_value_heads: int = 4) -> TinyModel:
 
     @cache
     def load(attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Any:
-        model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attention)
+        # A copy, because the implementation is noted in the configuration.
+        model = LlavaForConditionalGeneration._from_config(
+            copy.deepcopy(config), attn_implementation=attention
+        )
+        assert model.model.language_model.config._attn_implementation == attention
         spread_weights(model, seed=2)
         model.model.vision_tower.load_state_dict(clip.vision_model.state_dict())
         model.generation_config.pad_token_id = 0
