@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,14 +78,25 @@ class Sample:
         return np.asarray(self.pil())
 
 
+_ATTRIBUTES: tuple[Literal["colour", "shape", "relation"], ...] = ("colour", "shape", "relation")
+
+
 @dataclass(frozen=True)
 class _ImagePlan:
-    """What one image must allow to ask, so that answers are balanced over a split."""
+    """What one image must allow to ask, so that answers are balanced over a split.
+
+    Attributes:
+        scene: Counts and digits.
+        letters: Letters of the right options of both multiple-choice questions.
+        attribute: What the image's second question on attributes asks for; its first asks for a
+            relation, so that two thirds do and words alone rarely tell more than the majority.
+        directions: Answers of the questions about relations, one or two.
+    """
 
     scene: ScenePlan
     letters: tuple[int, int]
-    relation: Direction
-    colour_first: bool
+    attribute: Literal["colour", "shape", "relation"]
+    directions: tuple[Direction, ...]
 
 
 def _balanced(rng: np.random.Generator, count: int, values: int) -> list[int]:
@@ -96,18 +107,23 @@ def _balanced(rng: np.random.Generator, count: int, values: int) -> list[int]:
 def _image_plans(rng: np.random.Generator, count: int) -> list[_ImagePlan]:
     shape_counts, colour_counts = _balanced(rng, count, 4), _balanced(rng, count, 4)
     digits, letters = _balanced(rng, 2 * count, 10), _balanced(rng, 2 * count, 4)
-    relations, attributes = _balanced(rng, count, 4), _balanced(rng, count, 2)
-    return [
-        _ImagePlan(
-            ScenePlan(
-                shape_counts[i] + 1, colour_counts[i] + 1, (digits[2 * i], digits[2 * i + 1])
-            ),
-            (letters[2 * i], letters[2 * i + 1]),
-            DIRECTIONS[relations[i]],
-            bool(attributes[i]),
+    attributes = [_ATTRIBUTES[value] for value in _balanced(rng, count, len(_ATTRIBUTES))]
+    relations = [1 + (attribute == "relation") for attribute in attributes]
+    directions = [DIRECTIONS[value] for value in _balanced(rng, sum(relations), 4)]
+    plans = []
+    for i in range(count):
+        first_digit, second_digit = digits[2 * i : 2 * i + 2]
+        first_letter, second_letter = letters[2 * i : 2 * i + 2]
+        wanted, directions = directions[: relations[i]], directions[relations[i] :]
+        plans.append(
+            _ImagePlan(
+                ScenePlan(shape_counts[i] + 1, colour_counts[i] + 1, (first_digit, second_digit)),
+                (first_letter, second_letter),
+                attributes[i],
+                tuple(wanted),
+            )
         )
-        for i in range(count)
-    ]
+    return plans
 
 
 def _ask(
@@ -115,12 +131,15 @@ def _ask(
 ) -> tuple[Question, ...] | None:
     """Return two questions of every task, or None when the scene does not allow one of them."""
     scene = counted.scene
-    attribute = questions.colour_of if plan.colour_first else questions.shape_of
+    attributes = [questions.relation(scene, rng, wanted) for wanted in plan.directions]
+    if plan.attribute == "colour":
+        attributes.append(questions.colour_of(scene, rng))
+    elif plan.attribute == "shape":
+        attributes.append(questions.shape_of(scene, rng))
     asked = (
         questions.existence(scene, rng, present=True),
         questions.existence(scene, rng, present=False),
-        attribute(scene, rng),
-        questions.relation(scene, rng, plan.relation),
+        *attributes,
         questions.multiple_choice(scene, rng, plan.letters[0]),
         questions.multiple_choice(scene, rng, plan.letters[1]),
         questions.reading(scene, 0),
