@@ -32,8 +32,9 @@ class PromptReader:
         Args:
             input_ids: Token ids, (batch, length).
             text: ``"question"``: what stands between the image and the generation prompt (the
-                chat template's, or ``ASSISTANT:``), or, if that is empty, all that stands before
-                the generation prompt; ``"prompt"``: the whole prompt.
+                chat template's, or ``ASSISTANT:``), or, if that is empty, the prompt;
+                ``"prompt"``: all that stands before the generation prompt. The answer is never
+                read, so that decoding without a cache does not change what is compared.
 
         Returns:
             One text per sample, without special tokens.
@@ -51,13 +52,11 @@ class PromptReader:
         def decode(part: Sequence[int]) -> str:
             kept = [token for token in part if token != self._image_token_id]
             decoded: str = tokenizer.decode(kept, skip_special_tokens=True)
-            return decoded.strip()
+            return decoded.partition(ending)[0].strip()
 
-        if text == "prompt":
-            return decode(ids)
         last = max((i for i, token in enumerate(ids) if token == self._image_token_id), default=-1)
-        after = decode(ids[last + 1 :]).partition(ending)[0].strip()
-        return after or decode(ids).partition(ending)[0].strip()
+        question = decode(ids[last + 1 :]) if text == "question" else ""
+        return question or decode(ids)
 
     def _tokenizer(self) -> Any:
         if self._processor is None:

@@ -55,8 +55,20 @@ SCHEDULES: dict[str, tuple[Stage, ...]] = {
     "desap-then-visiondrop": stages(
         encoder(FUSION.model_copy(update={"weight": 0.3}), NearestReference(), 0.1)
     ),
-    "similarity-only": (encoder(SimilarityFusion(weight=1, text_tower="paired"), NoMerge()),),
-    "saliency-only": (encoder(SimilarityFusion(weight=0, text_tower="paired"), NoMerge()),),
+    "desap-other-options": (
+        encoder(
+            SimilarityFusion(
+                text_tower="paired",
+                weight=0.4,
+                encoding="qk",
+                order="saliency-first",
+                text="prompt",
+                clamp_negative=True,
+                keep_cls=True,
+            ),
+            NoMerge(),
+        ),
+    ),
     "decoder-only": stages(mean="attending-queries"),
     "first-boundary-at-1": (
         Stage(layer=1, retention=0.5, scorer=VisualSelfAttention(), merge=ClusterAverage()),
@@ -121,24 +133,24 @@ def single(inputs: dict[str, Tensor], row: int) -> dict[str, Tensor]:
 
 
 def test_conformance_full_retention_changes_nothing(
-    family: Any, positioned: Schedule, prune: Any
+    family: Any, schedule: Schedule, prune: Any
 ) -> None:
     inputs = family.inputs(QUESTIONS)
     dense = logits_of(family.model, inputs)
     answer = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    kept = [stage.model_copy(update={"retention": 1.0}) for stage in positioned.stages]
-    prune(positioned.model_copy(update={"stages": tuple(kept)}))
+    kept = [stage.model_copy(update={"retention": 1.0}) for stage in schedule.stages]
+    prune(schedule.model_copy(update={"stages": tuple(kept)}))
     assert torch.equal(logits_of(family.model, inputs), dense)
     assert torch.equal(family.model.generate(**inputs, max_new_tokens=4, do_sample=False), answer)
 
 
 def test_conformance_token_counts_are_the_schedules(
-    family: Any, positioned: Schedule, prune: Any
+    family: Any, schedule: Schedule, prune: Any
 ) -> None:
     inputs = family.inputs(QUESTIONS)
-    handle = prune(positioned)
+    handle = prune(schedule)
     logits = logits_of(family.model, inputs)
-    counts = positioned.counts(family.visual_tokens)
+    counts = schedule.counts(family.visual_tokens)
     text = inputs["input_ids"].shape[1] - family.visual_tokens
     assert logits.shape[1] == text + counts[-1].alive
     records = handle.last_prefill.stages
@@ -154,16 +166,14 @@ def test_conformance_token_counts_are_the_schedules(
             assert set(after) <= set(before)
 
 
-def test_conformance_cache_holds_what_is_alive(
-    family: Any, positioned: Schedule, prune: Any
-) -> None:
+def test_conformance_cache_holds_what_is_alive(family: Any, schedule: Schedule, prune: Any) -> None:
     inputs = family.inputs(QUESTIONS)
-    prune(positioned)
+    prune(schedule)
     with torch.no_grad():
         cache = family.model(**inputs, use_cache=True).past_key_values
     text = inputs["input_ids"].shape[1] - family.visual_tokens
     layers = len(cache)
-    alive = positioned.visual_tokens_per_layer(layers, family.visual_tokens)
+    alive = schedule.visual_tokens_per_layer(layers, family.visual_tokens)
     assert [cache.get_seq_length(layer) for layer in range(layers)] == [
         text + count for count in alive
     ]
@@ -273,10 +283,10 @@ def test_conformance_generate_equals_rerunning_the_prefill(
 
 
 def test_conformance_beam_search_equals_beam_search_without_cache(
-    family: Any, positioned: Schedule, prune: Any
+    family: Any, schedule: Schedule, prune: Any
 ) -> None:
     inputs = family.inputs(QUESTIONS)
-    prune(positioned)
+    prune(schedule)
     settings = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3}
     cached = family.model.generate(**inputs, **settings)
     assert torch.equal(cached, family.model.generate(**inputs, **settings, use_cache=False))
@@ -307,12 +317,12 @@ def test_conformance_encoded_images_give_the_same_prefill(
 
 
 def test_conformance_attention_implementations_agree(
-    family: Any, positioned: Schedule, prune: Any
+    family: Any, schedule: Schedule, prune: Any
 ) -> None:
     inputs = family.inputs(QUESTIONS)
     eager = family.load("eager")
-    prune(positioned)
-    prune(positioned, eager)
+    prune(schedule)
+    prune(schedule, eager)
     expected = last_logits(family.model, inputs, "left")
     torch.testing.assert_close(last_logits(eager, inputs, "left"), expected, atol=1e-5, rtol=0)
     settings = {"max_new_tokens": 8, "do_sample": False}
@@ -320,16 +330,16 @@ def test_conformance_attention_implementations_agree(
     assert torch.equal(*answers)
 
 
-def test_conformance_bfloat16_runs(family: Any, positioned: Schedule, prune: Any) -> None:
+def test_conformance_bfloat16_runs(family: Any, schedule: Schedule, prune: Any) -> None:
     inputs = family.inputs(QUESTIONS)
     model = family.load(dtype=torch.bfloat16)
-    handle = prune(positioned, model)
+    handle = prune(schedule, model)
     answer = model.generate(**inputs, max_new_tokens=3, do_sample=False)
     assert answer.shape[1] == inputs["input_ids"].shape[1] + 3
     logits = logits_of(model, inputs)
     assert logits.dtype == torch.bfloat16
     assert logits.isfinite().all()
-    alive = positioned.counts(family.visual_tokens)[-1].alive
+    alive = schedule.counts(family.visual_tokens)[-1].alive
     assert handle.last_prefill.stages[-1].indices.shape[1] == alive
 
 
@@ -342,14 +352,12 @@ def hooks_of(model: Any) -> dict[str, Any]:
     }
 
 
-def test_conformance_remove_restores_the_model(
-    family: Any, positioned: Schedule, prune: Any
-) -> None:
+def test_conformance_remove_restores_the_model(family: Any, schedule: Schedule, prune: Any) -> None:
     inputs = family.inputs(QUESTIONS)
     dense = logits_of(family.model, inputs)
     attributes, hooks = set(vars(family.model)), hooks_of(family.model)
     state = copy.deepcopy(family.model.state_dict())
-    handle = prune(positioned)
+    handle = prune(schedule)
     pruned = logits_of(family.model, inputs)
     assert pruned.shape[1] < dense.shape[1]
     handle.remove()
@@ -359,13 +367,11 @@ def test_conformance_remove_restores_the_model(
     assert torch.equal(logits_of(family.model, inputs), dense)
 
 
-def test_conformance_text_alone_passes_through(
-    family: Any, positioned: Schedule, prune: Any
-) -> None:
+def test_conformance_text_alone_passes_through(family: Any, schedule: Schedule, prune: Any) -> None:
     tokens = family.tokenizer(["USER: w1 w2 ASSISTANT:"], return_tensors="pt")
     inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
     dense = logits_of(family.model, inputs)
     answer = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    prune(positioned)
+    prune(schedule)
     assert torch.equal(logits_of(family.model, inputs), dense)
     assert torch.equal(family.model.generate(**inputs, max_new_tokens=4, do_sample=False), answer)

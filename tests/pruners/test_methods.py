@@ -171,33 +171,45 @@ def test_visiondrop(tiny: Any) -> None:
     check(tiny, schedule, features, {2: (8, 2), 4: (4, 1)})
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"weight": 0.0},
+        {"weight": 1.0},
+        {"order": "saliency-first", "weight": 0.3},
+        {"alignment": False},
+        {"keep_cls": True, "saliency_layer": -2},
+    ],
+)
 @torch.no_grad()
-def test_desap(tiny: Any, weight: float) -> None:
+def test_desap(tiny: Any, settings: dict[str, Any]) -> None:
+    scorer = SimilarityFusion(text_tower="given", **settings)
     model = tiny.load("eager")
     output = tower_outputs(model, tiny.images(1))
-    saliency = output.attentions[-1][0].mean(dim=0)[0, 1:].tolist()
     hidden = output.hidden_states[-2][0]
-    similarity = question_similarity(tiny, model, hidden)
-    by_similarity = math.floor(weight * 10 + 0.5)
-    kept = highest(similarity, by_similarity)
-    for patch in sorted(range(25), key=lambda patch: -saliency[patch]):
-        if patch not in kept and len(kept) < 10:
-            kept.append(patch)
-    kept.sort()
-    patches = hidden[1:]
-    clusters = {patch: [patches[patch]] for patch in kept}
-    for patch in range(25):
-        if patch not in clusters:
-            near = [float(cosine_similarity(patches[patch], patches[c], dim=0)) for c in kept]
-            clusters[kept[near.index(max(near))]].append(patches[patch])
+    saliency = output.attentions[scorer.saliency_layer][0].mean(dim=0)[0, 1:].tolist()
+    similarity = question_similarity(tiny, model, hidden, scorer.alignment)
+    count = 9 if scorer.keep_cls else 10
+    by_similarity = math.floor(scorer.weight * count + 0.5)
+    order = [(similarity, by_similarity), (saliency, count - by_similarity)]
+    chosen: list[int] = []
+    for scores, share in order if scorer.order == "similarity-first" else reversed(order):
+        ranked = sorted(range(25), key=lambda patch: -scores[patch])
+        chosen += [patch for patch in ranked if patch not in chosen][:share]
+    # Token 0 is CLS, which is a centre like any other when it is kept.
+    centres = [0] * scorer.keep_cls + [patch + 1 for patch in sorted(chosen)]
+    clusters = {centre: [hidden[centre]] for centre in centres}
+    for token in range(1, 26):
+        if token not in clusters:
+            near = [float(cosine_similarity(hidden[token], hidden[c], dim=0)) for c in centres]
+            clusters[centres[near.index(max(near))]].append(hidden[token])
     features = torch.stack([torch.stack(members).mean(dim=0) for members in clusters.values()])
-    scorer = SimilarityFusion(weight=weight, text_tower="given")
     stage = Stage(layer=0, retention=0.4, scorer=scorer, merge=ClusterAverage())
     check(tiny, Schedule(stages=(stage,)), features, {})
 
 
-def question_similarity(tiny: Any, model: Any, hidden: Tensor) -> list[float]:
+def question_similarity(tiny: Any, model: Any, hidden: Tensor, alignment: bool) -> list[float]:
     """DeSAP's equations 2 and 3 for the test's question."""
     clip = CLIPModel.from_pretrained(tiny.clip_folder)
     layer = model.model.vision_tower.encoder.layers[-1]
@@ -216,6 +228,8 @@ def question_similarity(tiny: Any, model: Any, hidden: Tensor) -> list[float]:
     text = normalize(clip.text_projection(clip.text_model(ids).last_hidden_state[0]), dim=-1)
     patches, image, end = decoupled[1:], decoupled[0], text[-1]
     m = patches @ text.T
+    if not alignment:
+        return m.mean(dim=1).tolist()  # type: ignore[no-any-return]
     alpha, beta = patches @ end, text @ image
     n, t = m.shape
     scores = []

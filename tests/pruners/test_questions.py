@@ -49,8 +49,8 @@ def test_the_question_stands_between_image_and_answer(
 
 
 def test_the_whole_prompt_can_be_read(tiny: Any) -> None:
-    prompt = "USER: <image> w1 w2 ASSISTANT:"
-    assert read(tiny, prompt, "prompt") == "USER: w1 w2 ASSISTANT:"
+    prompt = "USER: <image> w1 w2 ASSISTANT: w3"
+    assert read(tiny, prompt, "prompt") == "USER: w1 w2"
 
 
 def test_the_chat_template_says_where_the_answer_starts(tiny: Any) -> None:
