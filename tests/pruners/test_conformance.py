@@ -299,7 +299,10 @@ def test_conformance_encoded_images_give_the_same_prefill(
         family.model, family.images(len(QUESTIONS)), family.text_tower, ALL_PARTS
     )
     order = torch.tensor([2, 0, 1])
-    questions = family.text_tower.encode([QUESTIONS[row] for row in order]).select(order.argsort())
+    scorers = [stage.scorer for stage in positioned.stages]
+    reads_prompt = any(getattr(scorer, "text", None) == "prompt" for scorer in scorers)
+    texts = [f"USER: {question}" if reads_prompt else question for question in QUESTIONS]
+    questions = family.text_tower.encode(texts)
     inputs = family.inputs(QUESTIONS)
     handle = prune(positioned)
     expected = logits_of(family.model, inputs)[:, -1]
