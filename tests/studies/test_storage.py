@@ -47,6 +47,7 @@ with StudyFolder.open(folder, StudyIdentity.model_validate_json(identity)) as st
         scores = study_folder.scores.get(schedule, "search", samples)
         study.tell(trial, sum(scores.values()) / 3)
         done += 1
+        print("finished", flush=True)
 """
 
 
@@ -251,9 +252,12 @@ def test_stale_trials_fail_and_are_tried_again_first(tmp_path, identity):
 def test_killed_at_random_moments_a_study_keeps_its_finished_trials(tmp_path, identity):
     folder, moments = tmp_path / "study", random.Random(0)
     kept: dict[int, float] = {}
-    for _ in range(8):
+    for number in range(8):
         process = _search(folder, identity, trials=40)
-        time.sleep(moments.uniform(0.3, 1.5))  # from importing to well into the trials
+        # Every other time while it starts, else in the midst of its trials.
+        for _ in range(moments.randint(1, 5) if number % 2 else 0):
+            process.stdout.readline()
+        time.sleep(moments.uniform(0, 0.1 if number % 2 else 1))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if (folder / "study.db").exists():
@@ -262,7 +266,7 @@ def test_killed_at_random_moments_a_study_keeps_its_finished_trials(tmp_path, id
             kept = finished
     assert kept
     process = _search(folder, identity, trials=40)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     finished = _finished(folder)
     assert finished.items() >= kept.items()
