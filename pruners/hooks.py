@@ -11,6 +11,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ class _CurrentCall(threading.local):
     """The call that is under way in each thread."""
 
     call: Prefill | Continuation | None = None
+
+    def __reduce__(self) -> tuple[type[_CurrentCall], tuple[()]]:
+        # A copy of the model starts with no call under way.
+        return type(self), ()
 
 
 class PruningHooks:
@@ -86,7 +91,7 @@ class PruningHooks:
         ]
         for index, layer in enumerate(adapter.decoder_layers):
             self._handles.append(
-                layer.register_forward_pre_hook(self._enter_layer(index), with_kwargs=True)
+                layer.register_forward_pre_hook(partial(self._enter_layer, index), with_kwargs=True)
             )
         if self._plan.encoder is not None:
             self._handles += [
@@ -229,15 +234,12 @@ class PruningHooks:
         call = self._current.call
         return None if call is None else (args, call.enter_decoder(kwargs))
 
-    def _enter_layer(self, index: int) -> Callable[..., Arguments | None]:
-        def enter(
-            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> Arguments | None:
-            call = self._current.call
-            if call is None:
-                return None
-            hidden, *rest = args
-            hidden, kwargs = call.enter_layer(index, hidden, kwargs)
-            return (hidden, *rest), kwargs
-
-        return enter
+    def _enter_layer(
+        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        call = self._current.call
+        if call is None:
+            return None
+        hidden, *rest = args
+        hidden, kwargs = call.enter_layer(index, hidden, kwargs)
+        return (hidden, *rest), kwargs

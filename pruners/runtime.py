@@ -207,7 +207,8 @@ def apply_schedule(
 
     Hooks are installed on this instance; its class and weights are untouched. `model(...)` returns
     logits for the tokens that are left, `model.generate(...)` works as before, and calls without an
-    image are not changed.
+    image are not changed. (`generate` projects the images before it knows the prompt, so there the
+    projector runs on all visual tokens once more; no other part does.)
 
     Args:
         model: A stock `LlavaForConditionalGeneration`.

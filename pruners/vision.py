@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -96,6 +97,10 @@ class _CurrentInputs(threading.local):
 
     inputs: dict[int, Tensor] | None = None
 
+    def __reduce__(self) -> tuple[type[_CurrentInputs], tuple[()]]:
+        # A copy of the model starts with no call under way.
+        return type(self), ()
+
 
 class VisionRecorder:
     """Computes `VisionOutputs` while a model's vision tower runs, by hooks.
@@ -123,7 +128,7 @@ class VisionRecorder:
         self._handles = [adapter.vision_tower.register_forward_pre_hook(self._start)]
         self._handles += [
             adapter.vision_layers[layer].register_forward_pre_hook(
-                self._record(layer), with_kwargs=True
+                partial(self._record, layer), with_kwargs=True
             )
             for layer in sorted(self._layers)
         ]
@@ -164,13 +169,11 @@ class VisionRecorder:
     def _start(self, tower: nn.Module, args: Any) -> None:
         self._current.inputs = {}
 
-    def _record(self, layer: int) -> Callable[..., None]:
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            inputs = self._current.inputs
-            if inputs is not None:
-                inputs[layer] = args[0] if args else kwargs["hidden_states"]
-
-        return record
+    def _record(
+        self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if self._current.inputs is not None:
+            self._current.inputs[layer] = args[0] if args else kwargs["hidden_states"]
 
     def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
         inputs = self._current.inputs

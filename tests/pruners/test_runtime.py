@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 from collections.abc import Callable
@@ -531,6 +532,17 @@ def test_gradients_flow_through_merging(tiny: Any) -> None:
     assert weight.grad is not None
     assert weight.grad.abs().sum() > 0
     tiny.model.zero_grad(set_to_none=True)
+
+
+def test_a_copy_of_a_pruned_model_is_pruned_by_itself(tiny: Any) -> None:
+    inputs = tiny.inputs(QUESTIONS)
+    with apply_schedule(tiny.model, SCHEDULE) as handle:
+        expected = logits_of(tiny.model, inputs)
+        record = handle.last_prefill
+        twin = copy.deepcopy(tiny.model)
+        assert torch.equal(logits_of(twin, inputs), expected)
+        assert handle.last_prefill is record
+    assert torch.equal(logits_of(twin, inputs), expected)
 
 
 def test_threads_do_not_mix_their_calls(tiny: Any) -> None:
