@@ -205,8 +205,10 @@ def _sample_keys(split: str) -> tuple[SampleKey, ...]:
     """Read which samples a split has, without its images."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(_data_file(split), columns=["id", "task"])
-    return tuple(SampleKey(row["id"], row["task"]) for row in table.to_pylist())
+    # Unlike read_table, this imports no pandas.
+    table = pq.ParquetFile(_data_file(split)).read(columns=["id", "task"])
+    columns = (table.column(name).to_pylist() for name in ("id", "task"))
+    return tuple(SampleKey(name, task) for name, task in zip(*columns, strict=True))
 
 
 def _data_file(split: str) -> Path:

@@ -213,7 +213,6 @@ class Job:
     def _show_results(self) -> None:
         if self._results:
             self._display.table(lambda console: print_report(self._results, console))
-        self._display.show(measurement_note(self._plan.evaluator, self._plan.target))
         files = [
             self._folder.path / schedule_file(budget, self._plan.budgets)
             for budget in self._plan.budgets
@@ -221,6 +220,7 @@ class Job:
         written = [file for file in files if file.exists()]
         if not written:
             return
+        self._display.show(measurement_note(self._plan.evaluator, self._plan.target))
         for file in written:
             self._display.show(f"Schedule: {file}")
         self._display.show(

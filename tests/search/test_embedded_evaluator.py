@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from pruners import apply_schedule
+from pruners.errors import DataError
+from pruners.published import dense
+from pruners.schedule import Schedule
+from pruners.shape import LLAVA_1_5_7B
+from search.baselines import published_at
+from search.embedded import CHECKPOINT, CLIP
+from search.embedded.benchmark import load_split
+from search.embedded.prompts import chat
+from search.embedded_evaluator import EmbeddedEvaluator
+from search.evaluators import SPLITS
+from search.measuring import as_measured
+from space.budgets import Budget
+from space.coding import SearchSpace
+
+BUDGET = Budget("share", 0.3)
+SAMPLES = tuple(range(0, 2600, 65))  # 40 of the report split, all tasks among them
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> EmbeddedEvaluator:
+    return EmbeddedEvaluator()
+
+
+@pytest.fixture(scope="module")
+def schedules() -> dict[str, Schedule]:
+    space = SearchSpace(LLAVA_1_5_7B, BUDGET, decoder_stages=3, layer_step=4)
+    point = {name: low + 0.4 * (high - low) for name, low, high in space.parameters}
+    point |= {"boundary_1": 0.0, "boundary_2": 0.5, "boundary_3": 0.9}
+    return {
+        "dense": dense(LLAVA_1_5_7B),
+        "searched": space.decode(point),
+        **published_at(BUDGET, LLAVA_1_5_7B),
+    }
+
+
+@pytest.mark.parametrize("name", ["dense", "searched", "visiondrop", "desap"])
+def test_scores_are_those_of_generating_with_the_schedule_applied(
+    name: str, evaluator: EmbeddedEvaluator, schedules: dict[str, Schedule]
+) -> None:
+    scaled = schedules[name].scaled_to(evaluator.shape)
+    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT)
+    processor = AutoProcessor.from_pretrained(CHECKPOINT, backend="pil")
+    split = load_split("report")
+    asked = [split[index] for index in SAMPLES]
+    inputs = processor(
+        images=[sample.pil() for sample in asked],
+        text=[chat(sample.question) for sample in asked],
+        return_tensors="pt",
+        padding=True,
+    )
+    with apply_schedule(model, scaled, text_tower=CLIP), torch.inference_mode():
+        generated = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    answers = processor.tokenizer.convert_ids_to_tokens(generated[:, -1])
+    right = [float(answer == sample.answer) for answer, sample in zip(answers, asked, strict=True)]
+    measured = as_measured(schedules[name], evaluator.shape)
+    assert evaluator.score(measured, "report", SAMPLES).tolist() == right
+
+
+def test_scores_come_in_the_order_asked_whatever_the_batch(
+    evaluator: EmbeddedEvaluator, schedules: dict[str, Schedule]
+) -> None:
+    measured = as_measured(schedules["searched"], evaluator.shape)
+    in_order = evaluator.score(measured, "search", range(60))
+    order = np.random.default_rng(0).permutation(60)
+    shuffled = evaluator.score(measured, "search", order.tolist())
+    assert shuffled.tolist() == in_order[order].tolist()
+    assert in_order[7] == evaluator.score(measured, "search", [7])[0]
+
+
+def test_samples_are_the_benchmark_in_its_own_order(evaluator: EmbeddedEvaluator) -> None:
+    for split in SPLITS:
+        expected = [(sample.id, sample.task) for sample in load_split(split)]
+        assert [tuple(sample) for sample in evaluator.samples(split)] == expected
+    assert len({evaluator.split_fingerprint(split) for split in SPLITS}) == 3
+    with pytest.raises(DataError, match="expected one of search, confirm, report"):
+        evaluator.samples("train")
+
+
+def test_the_shape_is_the_loaded_models(evaluator: EmbeddedEvaluator) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT)
+    assert len(model.model.language_model.layers) == evaluator.shape.decoder_layers
+    assert LLAVA_1_5_7B.decoder_layers % evaluator.shape.decoder_layers == 0
+    assert evaluator.shape.text_tower is not None

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pruners import load_schedule
+from pruners.shape import LLAVA_1_5_7B
+from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
+from search.command_line import run
+from search.measuring import as_measured
+from space.flops import price
+from studies.results import read_results
+
+PROGRAM = Path(__file__).parents[2] / "search" / "run.py"
+ANALYTIC = ("--model", "analytic")
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_command_ends_in_a_schedule_that_was_confirmed_and_reported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run([*ANALYTIC, "--budget-tflops", "3.2", "--trials", "30"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0].startswith("Model: analytic")
+    assert "convention total" in shown
+    assert "proxy" in shown
+    folder = Path("runs/llava-1.5-7b-3.2-tflops-seed-0")
+    assert {
+        *("schedule.json", "study.db", "trials.csv", "report.md", "results.json"),
+        *("pareto.pdf", "pareto.png", "pareto.csv"),
+    } <= {path.name for path in folder.iterdir()}
+
+    schedule = load_schedule(folder / "schedule.json")
+    assert schedule.shape == LLAVA_1_5_7B
+    assert schedule.cost == price(schedule, LLAVA_1_5_7B)
+    assert 3.1 < schedule.cost.tflops <= 3.2
+    assert schedule.provenance is not None
+    assert schedule.provenance.trials == 30
+    assert schedule.provenance.seed == 0
+    assert (
+        schedule.provenance.command == "prunetune --model analytic --budget-tflops 3.2 --trials 30"
+    )
+    assert "optuna" in schedule.provenance.versions
+
+    evidence = schedule.evidence
+    assert evidence is not None
+    assert "proxy" in evidence.note
+    assert evidence.splits.keys() == {"search", "confirm", "report"}
+    evaluator = AnalyticEvaluator()
+    for split, measured in evidence.splits.items():
+        samples = range(len(evaluator.samples(split)))
+        scores = evaluator.score(as_measured(schedule, ANALYTIC_SHAPE), split, samples)
+        assert measured.samples == len(samples)
+        assert measured.accuracy == pytest.approx(scores.mean())
+        assert measured.interval_95[0] < measured.relative_accuracy < measured.interval_95[1]
+
+    (result,) = read_results(folder / "results.json")
+    assert {row.name for row in result.schedules} == {"searched", "dense", "visiondrop", "desap"}
+    for row in result.schedules:
+        if row.name != "dense":
+            assert row.tflops <= 3.2
+    assert result.schedule("searched").evidence == evidence.splits["report"]
+    with (folder / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30
+    assert result.evaluations == schedule.provenance.evaluations
+
+
+def test_several_budgets_give_a_schedule_each_and_a_front(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    budgets = ["--budget-tflops", "2", "4", "--budget", "50%"]
+    assert run([*ANALYTIC, *budgets, "--trials", "6", "--study", "front", "--quiet"]) == 0
+    folder = Path("runs/front")
+    costs = []
+    for name in ("2-tflops", "4-tflops", "50-percent"):
+        schedule = load_schedule(folder / f"schedule-{name}.json")
+        assert schedule.cost is not None
+        costs.append(schedule.cost.tflops)
+    assert costs == sorted(costs)
+    assert costs[-1] <= LLAVA_DENSE / 2
+    with (folder / "pareto.csv").open() as file:
+        points = list(csv.DictReader(file))
+    assert {row["schedule"] for row in points} == {"searched", "dense", "visiondrop", "desap"}
+    assert len(points) == 3 * 3 + 1
+    shown = capsys.readouterr().out
+    assert "Search at" not in shown
+    assert "schedule-2-tflops.json" in shown
+
+
+LLAVA_DENSE = 9.0640
+
+
+def test_the_same_command_continues_and_measures_nothing_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*ANALYTIC, "--budget", "30%", "--trials"]
+    assert run([*command, "8"]) == 0
+    path = Path("runs/llava-1.5-7b-30-percent-seed-0/schedule.json")
+    first = json.loads(path.read_text())
+
+    measured = []
+    score = AnalyticEvaluator.score
+
+    def counted(self: AnalyticEvaluator, *args: object) -> object:
+        measured.append(args)
+        return score(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AnalyticEvaluator, "score", counted)
+    assert run([*command, "8"]) == 0
+    assert measured == []
+    again = json.loads(path.read_text())
+    for schedule in (first, again):
+        del schedule["provenance"]["created"]
+    assert again == first
+
+    assert run([*command, "9"]) == 0  # more trials are no other study
+    assert load_schedule(path).provenance.trials == 9  # type: ignore[union-attr]
+    assert "Continuing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        (["--stages", "2"], "space.decoder_stages: 3 in the study, 2 now"),
+        (["--seed", "5"], "seed: 0 in the study, 5 now"),
+        (["--strategy", "random"], 'strategy.sampler: "tpe" in the study, "random" now'),
+        (["--target", "llava-1.5-13b"], "shape.decoder_layers: 32 in the study, 40 now"),
+    ],
+)
+def test_another_identity_is_refused_by_naming_what_differs(
+    changed: list[str], field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*ANALYTIC, "--budget", "30%", "--study", "mine"]
+    assert run([*command, "--trials", "2"]) == 0
+    before = {path: path.read_bytes() for path in Path("runs/mine").iterdir()}
+    capsys.readouterr()
+    assert run([*command, *changed]) == 2
+    output = capsys.readouterr()
+    assert field in output.err
+    assert output.out == ""
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\x00" + b"\xff" * 500])
+def test_a_damaged_database_is_refused(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*ANALYTIC, "--budget", "30%", "--study", "mine", "--trials", "2"]
+    assert run(command) == 0
+    for log in Path("runs/mine").glob("study.db-*"):
+        log.unlink()
+    Path("runs/mine/study.db").write_bytes(content)
+    assert run(command) == 2
+    assert "study.db" in capsys.readouterr().err
+    assert Path("runs/mine/study.db").read_bytes() == content
+
+
+def test_a_dry_run_explains_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*ANALYTIC, "--budget-tflops", "2", "--dry-run"]) == 0
+    assert list(Path().iterdir()) == []
+    shown = capsys.readouterr().out
+    for said in ("9.06", "2 TFLOPs", "similarity_weight", "minutes", "runs/llava-1.5-7b"):
+        assert said in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_leaves_a_schedule_and_continues(number: signal.Signals) -> None:
+    command = [sys.executable, str(PROGRAM), *ANALYTIC, "--budget", "30%", "--study", "mine"]
+    process = subprocess.Popen(
+        [*command, "--trials", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    database = Path("runs/mine/study.db")
+    while process.poll() is None and _finished_trials(database) < 3:
+        time.sleep(0.1)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors
+    assert "the same command continues" in output
+    path = Path("runs/mine/schedule.json")
+    schedule = load_schedule(path)
+    assert schedule.evidence is not None
+    assert schedule.evidence.splits.keys() == {"search"}
+    assert "not yet confirmed" in schedule.evidence.note
+
+    finished = _finished_trials(database)
+    ended = subprocess.run(
+        [*command, "--trials", str(finished + 1)], capture_output=True, text=True, check=True
+    )
+    assert "Continuing" in ended.stdout
+    assert _finished_trials(database) == finished + 1
+    assert "report" in load_schedule(path).evidence.splits  # type: ignore[union-attr]
+
+
+def _finished_trials(database: Path) -> int:
+    import sqlite3
+    from contextlib import closing
+
+    if not database.exists():
+        return 0
+    with closing(sqlite3.connect(database)) as connection:
+        query = "SELECT count(*) FROM trials WHERE state = 'COMPLETE'"
+        return int(connection.execute(query).fetchone()[0])
