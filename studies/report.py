@@ -84,7 +84,8 @@ def _caption(result: BudgetResult) -> str:
     return (
         f"Accuracy measured on {result.measured_on}, {result.samples} {result.split} samples; "
         f"cost of {result.priced_for}, convention total. "
-        "In brackets: 95 % bootstrap intervals, paired over samples."
+        "In brackets: 95 % bootstrap intervals, paired over samples; significance is "
+        "Holm-corrected over each budget's comparisons."
     )
 
 

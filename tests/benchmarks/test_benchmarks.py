@@ -71,6 +71,7 @@ def test_killed_studies_lose_nothing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_embedded_study_loses_nothing_over_twenty_kills(tmp_path):
     result = _run("kill_resume.py", "--kills", 20, "--out", tmp_path / "out.json")
     assert result.returncode == 0, result.stdout + result.stderr
