@@ -130,7 +130,7 @@ def _describe(problem: ErrorDetails) -> str:
 def _remove(values: Any, location: tuple[int | str, ...]) -> None:
     *parents, field = location
     for key in parents:
-        # Locations inside a scorer or merge rule also name its kind, which is no key.
-        if isinstance(values, list) or key in values:
+        if isinstance(key, int) or key in values:
             values = values[key]
+        # Otherwise the location names the kind of a scorer or merge rule, which is no key.
     del values[field]
