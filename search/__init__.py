@@ -1,0 +1,1 @@
+"""Finding the best schedule: evaluators, strategies, racing, the driver, the command line."""

@@ -77,7 +77,7 @@ class Display:
     def _rich_bar(self) -> Progress:
         return Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left:"),

@@ -22,8 +22,9 @@ from search.export import (
 )
 from search.interruption import Interruption, SearchInterruptedError
 from search.measuring import Measurements
+from search.outcomes import SearchOutcome, TrialReport
 from search.planning import Plan
-from search.searching import SearchOutcome, TrialReport, search_schedule
+from search.searching import search_schedule
 from search.selection import Scores, confirm, score_split
 from search.settings import SearchSettings
 from space.coding import SearchSpace
@@ -128,7 +129,7 @@ class Job:
 
             def on_trial(report: TrialReport) -> None:
                 nonlocal shown
-                status = f"best {report.best:.1%} of dense, {report.distinct} feasible schedules"
+                status = f"best {report.best:.1%}, {report.distinct} feasible"
                 advance(report.finished - shown, status)
                 shown = report.finished
 

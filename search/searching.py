@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from pruners.schedule import Schedule
 from search.baselines import published_at
 from search.interruption import SearchInterruptedError
 from search.measuring import Measurements, as_measured
+from search.outcomes import Candidate, SearchOutcome, Stopped, TrialReport
 from search.racing import block_accuracy, has_lost, make_blocks, predicted_value
 from search.settings import SearchSettings
 from search.strategies import make_sampler
@@ -34,73 +34,6 @@ RACED_OUT_ATTRIBUTE = "raced_out"
 
 DUPLICATE_ATTRIBUTE = "duplicate_of"
 """User attribute of a trial that behaves as an earlier one: the number of that trial."""
-
-Stopped = Literal["trials", "timeout", "evaluations", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A schedule that was scored on every sample of the search split.
-
-    Attributes:
-        schedule: The schedule, for the target and priced there.
-        measured: The same as the measured model runs it.
-        value: Its relative accuracy on the search split.
-        trial: Number of its trial.
-    """
-
-    schedule: Schedule
-    measured: Schedule
-    value: float
-    trial: int
-
-
-@dataclass(frozen=True)
-class TrialReport:
-    """What is known after a trial, for whoever watches.
-
-    Attributes:
-        finished: Trials of the study so far.
-        value: Relative accuracy of this trial; a prediction when it was raced out.
-        best: Relative accuracy of the incumbent.
-        distinct: Schedules that were scored so far; all of them meet the budget.
-        samples: Samples that this trial was scored on.
-        raced_out: Whether it left the race.
-        duplicate: Whether it behaves as an earlier trial, and cost nothing.
-    """
-
-    finished: int
-    value: float
-    best: float
-    distinct: int
-    samples: int
-    raced_out: bool
-    duplicate: bool
-
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What a search found.
-
-    Attributes:
-        candidates: Schedules scored on the whole search split, best first, none of them twice.
-        trials: Trials that the study has finished.
-        evaluations: Samples scored by its trials; duplicates cost none, dense is not counted.
-        seconds: Wall-clock time of this call.
-        stopped: Why it ended: enough trials, the time or the evaluations were used up, or the user
-            interrupted it.
-    """
-
-    candidates: tuple[Candidate, ...]
-    trials: int
-    evaluations: int
-    seconds: float
-    stopped: Stopped
-
-    @property
-    def incumbent(self) -> Candidate | None:
-        """The best schedule on the search split; None when no trial has finished."""
-        return self.candidates[0] if self.candidates else None
 
 
 def search_schedule(
@@ -132,8 +65,7 @@ def search_schedule(
     if study is None:
         study = _study_in_memory()
     race = _Race(measurements, space, settings)
-    if settings.starts_with_published:
-        _enqueue_published(study, space)
+    first = published_at(space.budget, space.shape) if settings.starts_with_published else {}
 
     def stop_reason() -> Stopped | None:
         if len(race.finished) >= settings.trials:
@@ -148,6 +80,7 @@ def search_schedule(
     try:
         race.score_dense()
         while (stopped := stop_reason()) is None:
+            _enqueue_next(study, first, space, race.finished)
             study.sampler = make_sampler(settings.strategy, settings.seed, len(race.finished))
             on_trial(race.run_trial(study))
     except SearchInterruptedError:
@@ -325,13 +258,20 @@ def _study_in_memory() -> optuna.Study:
     return optuna.create_study(direction="maximize")
 
 
-def _enqueue_published(study: optuna.Study, space: SearchSpace) -> None:
-    """Put the published schedules at the head of a study, unless it has them already."""
+def _enqueue_next(
+    study: optuna.Study,
+    first: Mapping[str, Schedule],
+    space: SearchSpace,
+    finished: Sequence[optuna.trial.FrozenTrial],
+) -> None:
+    """Put the next of the schedules that a study begins with at its head, if one is missing.
+
+    One at a time: after an interruption the others would otherwise be tried before it.
+    """
     from optuna.trial import TrialState
 
-    alive = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.WAITING))
-    present = {trial.user_attrs.get(ORIGIN_ATTRIBUTE) for trial in alive}
-    for name, schedule in published_at(space.budget, space.shape).items():
-        if name not in present:
-            point: Mapping[str, float] = space.encode(schedule)
-            study.enqueue_trial(dict(point), user_attrs={ORIGIN_ATTRIBUTE: name})
+    done = {trial.user_attrs.get(ORIGIN_ATTRIBUTE) for trial in finished}
+    missing = [name for name in first if name not in done]
+    if missing and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        name = missing[0]
+        study.enqueue_trial(space.encode(first[name]), user_attrs={ORIGIN_ATTRIBUTE: name})

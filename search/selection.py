@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pruners.published import dense
 from pruners.schedule import Schedule
 from search.measuring import Measurements, as_measured
-from search.searching import Candidate
+from search.outcomes import Candidate
 from studies.statistics import relative_accuracy
 
 BLOCK = 50

@@ -89,3 +89,7 @@ def test_the_shape_is_the_loaded_models(evaluator: EmbeddedEvaluator) -> None:
     assert len(model.model.language_model.layers) == evaluator.shape.decoder_layers
     assert LLAVA_1_5_7B.decoder_layers % evaluator.shape.decoder_layers == 0
     assert evaluator.shape.text_tower is not None
+    tokenizer = AutoProcessor.from_pretrained(CHECKPOINT, backend="pil").tokenizer
+    prompts = tokenizer([chat(sample.question) for sample in load_split("report")])["input_ids"]
+    mean = sum(len(prompt) - 1 for prompt in prompts) / len(prompts)  # less the image
+    assert evaluator.shape.text_tokens == round(mean)
