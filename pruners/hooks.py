@@ -8,7 +8,6 @@ own stage's hidden states, positions and mask.
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,22 +20,13 @@ from pruners.adapters import DecoderCall, ModelAdapter
 from pruners.cache import CacheMemory
 from pruners.continuation import Continuation
 from pruners.errors import InputError
+from pruners.per_thread import PerThread
 from pruners.plan import Plan
 from pruners.prefill import Prefill, PrefillRecord
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.vision import VisionOutputs, VisionParts, VisionRecorder
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-class _CurrentCall(threading.local):
-    """The call that is under way in each thread."""
-
-    call: Prefill | Continuation | None = None
-
-    def __reduce__(self) -> tuple[type[_CurrentCall], tuple[()]]:
-        # A copy of the model starts with no call under way.
-        return type(self), ()
 
 
 class PruningHooks:
@@ -68,7 +58,7 @@ class PruningHooks:
         self._plan = plan
         self._questions = questions
         self._memory = CacheMemory()
-        self._current = _CurrentCall()
+        self._current: PerThread[Prefill | Continuation] = PerThread()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
         if plan.encoder is not None:
@@ -112,11 +102,11 @@ class PruningHooks:
         Args:
             prefill: The prefill.
         """
-        self._current.call = prefill
+        self._current.value = prefill
         try:
             yield
         finally:
-            self._current.call = None
+            self._current.value = None
         self._finish(prefill)
 
     def project(self, vision: VisionOutputs) -> Tensor:
@@ -155,16 +145,16 @@ class PruningHooks:
     def _start(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
-        self._current.call = None
+        self._current.value = None
         call = self._adapter.read_call(args, kwargs)
         if call.has_images:
-            self._current.call = self._start_prefill(call)
+            self._current.value = self._start_prefill(call)
             return None
         pruned = self._memory.recall(call.cache)
         if pruned is None:
             return None
         step = Continuation(self._adapter, pruned, call.cache)
-        self._current.call = step
+        self._current.value = step
         return (), step.new_tokens_only(call)
 
     def _start_prefill(self, call: DecoderCall) -> Prefill:
@@ -193,13 +183,13 @@ class PruningHooks:
                 rows = torch.arange(len(vision), device=vision.features.device)
                 vision = vision.select(rows.repeat_interleave(repeats))
             prefill.vision = vision
-            self._current.call = prefill
+            self._current.value = prefill
             self.project(vision)
         return prefill
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
-        call = self._current.call
-        self._current.call = None
+        call = self._current.value
+        self._current.value = None
         if isinstance(call, Prefill) and output is not None:  # None: the model raised an error.
             self._finish(call)
 
@@ -211,19 +201,19 @@ class PruningHooks:
     # The encoder stage, in front of the projector.
 
     def _leave_tower(self, module: nn.Module, args: Any, output: Any) -> None:
-        call = self._current.call
+        call = self._current.value
         if isinstance(call, Prefill):
             call.vision = VisionRecorder.recorded(output)
 
     def _enter_projector(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
-        call = self._current.call
+        call = self._current.value
         if not isinstance(call, Prefill):
             return None
         features = call.select(self._questions(call))
         return None if features is None else (features,)
 
     def _leave_projector(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        call = self._current.call
+        call = self._current.value
         return call.keep_projected(output) if isinstance(call, Prefill) else None
 
     # The decoder and its layers.
@@ -231,13 +221,13 @@ class PruningHooks:
     def _enter_decoder(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
-        call = self._current.call
+        call = self._current.value
         return None if call is None else (args, call.enter_decoder(kwargs))
 
     def _enter_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
-        call = self._current.call
+        call = self._current.value
         if call is None:
             return None
         hidden, *rest = args

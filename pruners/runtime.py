@@ -15,6 +15,7 @@ from pruners.adapters import ModelAdapter, adapter_for
 from pruners.encoder_stage import parts_read
 from pruners.errors import InputError, ModelError, ScheduleMismatchError
 from pruners.hooks import PruningHooks
+from pruners.per_thread import PerThread
 from pruners.plan import Plan
 from pruners.prefill import Prefill, PrefillRecord
 from pruners.questions import PromptReader
@@ -60,7 +61,7 @@ class PrunedModel:
         self._plan = plan
         self._text_tower = text_tower
         self._reader = reader
-        self._given: QuestionOutputs | None = None
+        self._given: PerThread[QuestionOutputs] = PerThread()
         self._parts = parts_read(*plan.encoder) if plan.encoder else VisionParts()
         self._hooks = PruningHooks(adapter, plan, self._parts, text_tower, self._questions_of)
         setattr(adapter.model, _HANDLE, self)
@@ -102,11 +103,11 @@ class PrunedModel:
                 "questions were given, but the schedule compares none with the image; call the "
                 "model without them"
             )
-        before, self._given = self._given, self._text_tower.encode(questions)
+        before, self._given.value = self._given.value, self._text_tower.encode(questions)
         try:
             yield
         finally:
-            self._given = before
+            self._given.value = before
 
     @torch.no_grad()
     def prefill(
@@ -130,11 +131,15 @@ class PrunedModel:
             Logits at each sample's last token that is no padding, (batch, vocabulary).
 
         Raises:
-            InputError: A sample has not exactly one image, the numbers of samples differ, or
-                `vision` lacks what the schedule reads.
+            InputError: A sample has not exactly one image, the numbers of samples differ, `vision`
+                lacks what the schedule reads, or the schedule has been removed.
         """
         adapter = self._adapter
+        if getattr(adapter.model, _HANDLE, None) is not self:
+            raise InputError("the schedule has been removed from the model; apply it again")
         input_ids = input_ids.to(adapter.device)
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(adapter.device)
         image_mask = input_ids == adapter.image_token_id()
         prefill = Prefill(
             adapter,
@@ -164,7 +169,7 @@ class PrunedModel:
             last = hidden[:, -1]
         else:
             positions = torch.arange(mask.shape[1], device=hidden.device)
-            ends = (positions * mask.bool().to(hidden.device)).amax(dim=1)
+            ends = (positions * mask.bool()).amax(dim=1)
             last = hidden[torch.arange(len(ends), device=ends.device), ends]
         logits: Tensor = adapter.head(last)
         return logits
@@ -176,7 +181,7 @@ class PrunedModel:
         rows = prefill.image_mask.shape[0]
         if prefill.questions is not None:
             return prefill.questions
-        given = self._given
+        given = self._given.value
         if given is not None:
             if rows % len(given):
                 raise InputError(

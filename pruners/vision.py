@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from torch.nn.functional import normalize
 from pruners.adapters import ModelAdapter, adapter_for
 from pruners.attention_rows import Encoding, cls_attention, decoupled_output, vision_keys
 from pruners.errors import InputError, ScheduleMismatchError
+from pruners.per_thread import PerThread
 from pruners.text_tower import TextTower
 
 
@@ -92,16 +92,6 @@ class VisionOutputs:
             )
 
 
-class _CurrentInputs(threading.local):
-    """Inputs of the vision layers in the tower call that is under way in each thread."""
-
-    inputs: dict[int, Tensor] | None = None
-
-    def __reduce__(self) -> tuple[type[_CurrentInputs], tuple[()]]:
-        # A copy of the model starts with no call under way.
-        return type(self), ()
-
-
 class VisionRecorder:
     """Computes `VisionOutputs` while a model's vision tower runs, by hooks.
 
@@ -124,7 +114,8 @@ class VisionRecorder:
         self._adapter = adapter
         self._parts = parts
         self._text_tower = text_tower
-        self._current = _CurrentInputs()
+        # Inputs of the vision layers in the tower call that is under way.
+        self._inputs: PerThread[dict[int, Tensor]] = PerThread()
         self._handles = [adapter.vision_tower.register_forward_pre_hook(self._start)]
         self._handles += [
             adapter.vision_layers[layer].register_forward_pre_hook(
@@ -167,17 +158,17 @@ class VisionRecorder:
         return frozenset(layers)
 
     def _start(self, tower: nn.Module, args: Any) -> None:
-        self._current.inputs = {}
+        self._inputs.value = {}
 
     def _record(
         self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        if self._current.inputs is not None:
-            self._current.inputs[layer] = args[0] if args else kwargs["hidden_states"]
+        if self._inputs.value is not None:
+            self._inputs.value[layer] = args[0] if args else kwargs["hidden_states"]
 
     def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
-        inputs = self._current.inputs
-        self._current.inputs = None
+        inputs = self._inputs.value
+        self._inputs.value = None
         if inputs is None or output is None:  # None: the tower raised an error.
             return
         object.__setattr__(output, self._ATTRIBUTE, self._outputs(inputs, output))

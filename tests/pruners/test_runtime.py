@@ -300,6 +300,8 @@ def test_prefill_checks_what_it_is_given(tiny: Any) -> None:
             handle.questions(QUESTIONS),
         ):
             pass
+    with pytest.raises(InputError, match="has been removed from the model"):
+        handle.prefill(*prompt, vision)
 
 
 # Calls that must work.
