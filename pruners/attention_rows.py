@@ -109,10 +109,13 @@ def decoupled_output(layer: VisionLayer, hidden: Tensor, encoding: Encoding) -> 
     attention = layer.self_attn
     normed = layer.layer_norm1(hidden)
     projections = {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj}
-    left, right = (
-        split_heads(projections[letter](normed), attention.head_dim).float() for letter in encoding
-    )
-    values = split_heads(attention.v_proj(normed), attention.head_dim)
+    # Sorted, so that the order of operations does not depend on the hash seed.
+    heads = {
+        letter: split_heads(projections[letter](normed), attention.head_dim)
+        for letter in sorted({*encoding, "v"})
+    }
+    values = heads["v"]
+    left, right = (heads[letter].float() for letter in encoding)
     weights = (left @ right.mT * attention.scale).softmax(dim=-1).to(values.dtype)
     return attention.out_proj((weights @ values).transpose(1, 2).flatten(2))
 

@@ -170,7 +170,7 @@ def _decoupled_similarity_flops(
     """The last block's decoupled attention output and its alignment (DeSAP, equations 2 and 3)."""
     tokens = vision.patches + vision.class_token
     width, shared = vision.hidden_size, tower.projection_size
-    projections = len(scorer.encoding) + 2  # those attended over, values, and output
+    projections = len({*scorer.encoding, "v"}) + 1  # each projection once, and the output's
     flops = 2 * tokens * width * (projections * width + shared)
     flops += 4 * tokens**2 * width
     flops += 2 * vision.patches * tower.tokens * shared

@@ -148,8 +148,9 @@ def _stage_products(
                 matmul("scoring", 1, width // heads, sequence, times=heads)
             if by_similarity:
                 tower = shape.text_tower
-                # Both sides of the attention, values, and output.
-                matmul("scoring", sequence, width, width, times=4)
+                # Both sides of the attention, values (each projected once), and output.
+                projected = {"qq": 3, "kk": 3, "vv": 2, "qk": 4}[scorer.encoding]
+                matmul("scoring", sequence, width, width, times=projected)
                 matmul("scoring", sequence, width // heads, sequence, times=heads)
                 matmul("scoring", sequence, sequence, width // heads, times=heads)
                 matmul("scoring", sequence, width, tower.projection_size)
