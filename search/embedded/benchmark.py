@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
 
+__all__ = ["SPLITS", "TASKS", "Sample", "build_split", "load_split", "write_split"]
+
 SPLITS: tuple[str, ...] = ("search", "confirm", "report")
 """Where schedules are searched, the best few confirmed, and the winner reported."""
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from search.embedded import CARD_FIGURES, CHECKPOINT
+from search.embedded.questions import TASKS
 
 PACKAGE = Path(__file__).parent
 _TEMPLATE = PACKAGE / "model_card_template.md"
@@ -42,7 +43,7 @@ def draw_curves(training: Path, path: Path) -> None:
     left.set(title="Stage one: vision tower", ylabel="accuracy on training batches, %")
     probes = read_log(training / "search_accuracy.jsonl")
     minutes = [entry["seconds"] / 60 for entry in probes]
-    for name in probes[0].keys() - {"step", "seconds"}:
+    for name in (*TASKS, "mean"):
         style = {"color": "black", "linewidth": 2} if name == "mean" else {}
         shown = [100 * entry[name] for entry in probes]
         right.plot(minutes, shown, label=name.replace("_", " "), **style)
@@ -62,7 +63,8 @@ def figures_table(figures: dict[str, Any]) -> str:
     ]
     shares = ("dense", "blind", "majority", "random_tokens")
     tasks = figures["tasks"]
-    for task, value in tasks.items():
+    for task in TASKS:
+        value = tasks[task]
         cells = " | ".join(f"{100 * value[name]:.1f}" for name in shares)
         lines.append(f"| {task} | {value['questions']} | {cells} |")
     means = [sum(value[name] for value in tasks.values()) / len(tasks) for name in shares]

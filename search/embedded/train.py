@@ -14,7 +14,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of scenes, weights and batches.")] = 0,
     scenes: Annotated[int, typer.Option(min=2, help="Number of training scenes.")] = 60_000,
     tower_minutes: Annotated[float, typer.Option(help="Longest stage one, 0 for no limit.")] = 22,
-    decoder_minutes: Annotated[float, typer.Option(help="Longest stage two, 0 for no limit.")] = 48,
+    decoder_minutes: Annotated[float, typer.Option(help="Longest stage two, 0 for no limit.")] = 46,
     tower_steps: Annotated[int, typer.Option(help="Most steps of stage one, 0 for no limit.")] = 0,
     decoder_steps: Annotated[
         int, typer.Option(help="Most steps of stage two, 0 for no limit.")

@@ -134,7 +134,7 @@ def train_stage(
         rng = np.random.default_rng([seed, *settings.name.encode(), state.step])
         value, parts = loss(rng)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        torch.autograd.backward(value)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         for name, part in parts.items():

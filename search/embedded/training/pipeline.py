@@ -45,7 +45,7 @@ class TrainingSettings:
     seed: int = 0
     scenes: int = 60_000
     tower_minutes: float | None = 22.0
-    decoder_minutes: float | None = 48.0
+    decoder_minutes: float | None = 46.0
     tower_steps: int | None = None
     decoder_steps: int | None = None
     tower_batch: int = 64

@@ -206,7 +206,8 @@ def tower_loss(
 
     asked, asked_share = _asked(scenes, rows, rng)
     texts = _embed_texts(clip, tokenizer, [*_captions(scenes, rows, rng), *asked, *PHRASES])
-    captions, asked_text, phrase_text = texts.split([len(rows), len(rows), len(PHRASES)])
+    count = len(rows)
+    captions, asked_text, phrase_text = texts[:count], texts[count : 2 * count], texts[2 * count :]
     scale = clip.logit_scale.clamp(max=4.0).exp()
     images = functional.normalize(clip.visual_projection(output.pooler_output).float(), dim=-1)
     logits = scale * images @ captions.T

@@ -58,7 +58,9 @@ def test_answers_are_balanced(split: str, least: int) -> None:
     for task in TASKS:
         answers = Counter(sample.answer for sample in load_split(split, [task]))
         assert answers.total() >= least
-        assert max(answers.values()) / answers.total() == pytest.approx(largest_share[task], abs=0.01)
+        assert max(answers.values()) / answers.total() == pytest.approx(
+            largest_share[task], abs=0.01
+        )
 
 
 def _colour_of(sample: Sample, box: tuple[int, int, int, int]) -> str:
