@@ -62,22 +62,22 @@ def phrase(item: SceneObject) -> str:
     return f"{item.colour} {'digit' if item.is_digit else item.kind}"
 
 
-def _unique(scene: Scene, names: list[str | None]) -> list[int]:
+def _unique(names: list[str | None]) -> list[int]:
     """Return the indices whose name occurs exactly once; None never counts."""
     return [i for i, name in enumerate(names) if name is not None and names.count(name) == 1]
 
 
 def _unique_shapes(scene: Scene) -> list[int]:
-    return _unique(scene, [None if item.is_digit else item.kind for item in scene.objects])
+    return _unique([None if item.is_digit else item.kind for item in scene.objects])
 
 
 def _unique_colours(scene: Scene) -> list[int]:
-    unique = _unique(scene, [item.colour for item in scene.objects])
+    unique = _unique([item.colour for item in scene.objects])
     return [i for i in unique if not scene.objects[i].is_digit]
 
 
 def _unique_phrases(scene: Scene) -> list[int]:
-    return _unique(scene, [None if item.is_digit else phrase(item) for item in scene.objects])
+    return _unique([None if item.is_digit else phrase(item) for item in scene.objects])
 
 
 def existence(scene: Scene, rng: np.random.Generator, present: bool) -> Question | None:

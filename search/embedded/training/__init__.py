@@ -1,0 +1,1 @@
+"""Training of the embedded model: data, two stages, and the checkpoint they end in."""
