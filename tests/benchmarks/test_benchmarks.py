@@ -71,10 +71,10 @@ def test_killed_studies_lose_nothing(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_embedded_study_loses_nothing_over_twenty_kills(tmp_path):
-    result = _run("kill_resume.py", "--kills", 20, "--out", tmp_path / "out.json")
+def test_the_embedded_study_loses_nothing(tmp_path):
+    # Few kills for its time; the script's default is twenty.
+    result = _run("kill_resume.py", "--kills", 4, "--out", tmp_path / "out.json")
     assert result.returncode == 0, result.stdout + result.stderr
     outcome = json.loads((tmp_path / "out.json").read_text())
-    assert outcome["kills"] + outcome["ended_before_kill"] == 20
+    assert outcome["kills"] + outcome["ended_before_kill"] == 4
     assert outcome["as_uninterrupted"] == outcome["studies"]
