@@ -16,8 +16,8 @@ from search.arguments import repeat_options
 from search.display import Display
 from search.settings import CommandSettings, SearchSettings, checked_settings
 
-DEFAULT_TIMEOUT = 300.0
-"""Seconds of search per budget: with loading, confirming and reporting, 8 minutes on two cores."""
+DEFAULT_TIMEOUT = 240.0
+"""Seconds of search per budget: with confirming and reporting well within 8 minutes, on two cores."""
 
 USER_ERROR = 2
 """Exit status for what the user can mend, as the shell's own for wrong usage."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,8 +105,6 @@ class EmbeddedEvaluator:
 
     def score(self, schedule: Schedule, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
         """Score samples under a schedule: 1 for the right token, else 0."""
-        import torch
-
         from pruners.runtime import apply_schedule
 
         inputs = self._inputs(split)
@@ -112,7 +112,7 @@ class EmbeddedEvaluator:
         order = sorted(range(len(indices)), key=lambda at: len(inputs.prompts[indices[at]]))
         scores = np.empty(len(indices))
         with (
-            torch.inference_mode(),
+            _one_thread() as torch,
             apply_schedule(self._model, schedule, text_tower=self._text_tower) as handle,
         ):
             for start in range(0, len(order), BATCH):
@@ -166,14 +166,12 @@ class EmbeddedEvaluator:
         return {}
 
     def _encode(self, samples: Sequence[Sample]) -> _Inputs:
-        import torch
-
         tokenizer = self._processor.tokenizer
         placeholders = _IMAGE * self.shape.visual_tokens
         prompts = [chat(sample.question).replace(_IMAGE, placeholders) for sample in samples]
         images = {sample.image_id: sample for sample in samples}
         numbers = {image: number for number, image in enumerate(images)}
-        with torch.inference_mode():
+        with _one_thread():
             vision = self._encode_images(list(images.values()))
             questions = self._text_tower.encode([sample.question for sample in samples])
         return _Inputs(
@@ -201,6 +199,25 @@ class EmbeddedEvaluator:
         tokenizer = self._processor.tokenizer
         padded = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         return padded["input_ids"], padded["attention_mask"]
+
+
+@contextmanager
+def _one_thread() -> Iterator[ModuleType]:
+    """Run torch for inference on one thread, and give it out.
+
+    The embedded model's products are so small that threads wait for each other longer than they
+    work, several times longer on a busy machine; and the order of sums, hence the last digit of a
+    score, would depend on the number of cores.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield torch
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache
