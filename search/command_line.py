@@ -17,7 +17,7 @@ from search.display import Display
 from search.settings import CommandSettings, SearchSettings, checked_settings
 
 DEFAULT_TIMEOUT = 240.0
-"""Seconds of search per budget: with confirming and reporting well within 8 minutes, on two cores."""
+"""Seconds of search per budget; with confirming and reporting, 5 minutes on two free cores."""
 
 USER_ERROR = 2
 """Exit status for what the user can mend, as the shell's own for wrong usage."""
