@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from pruners.atomic import atomic_path
 from pruners.errors import ScheduleError
 from pruners.schedule import FORMAT, VERSION, Schedule
 
@@ -33,16 +33,8 @@ def save_schedule(schedule: Schedule, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     text = json.dumps(schedule.model_dump(mode="json"), sort_keys=True, indent=2) + "\n"
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                # mkstemp makes files private; a schedule is as readable as any file written here.
-                os.fchmod(file.fileno(), 0o644)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_path(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ScheduleError(
             f"cannot write the schedule to {target}: {error.strerror or error}; "

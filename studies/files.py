@@ -1,21 +1,18 @@
-"""Writing files so that no reader ever sees half of one."""
+"""Writing a study's files so that no reader ever sees half of one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pruners import atomic
 from pruners.errors import StudyError
-
-TEMPORARY_PREFIX = ".writing-"
-"""Start of the names of files that a killed process may leave behind; they hold nothing of use."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` when the block ends well.
+    """Do as `pruners.atomic.atomic_path`, with an error that says which file of a study it is.
 
     Args:
         path: The file to write or replace.
@@ -26,14 +23,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StudyError: The file cannot be written.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        temporary.replace(path)
+        with atomic.atomic_path(path) as temporary:
+            yield temporary
     except OSError as error:
         raise StudyError(f"{path} cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

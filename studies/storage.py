@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from pruners.atomic import TEMPORARY_PREFIX
 from pruners.errors import StudyError
 from studies.database import IDENTITY_ATTRIBUTE, check_database
-from studies.files import TEMPORARY_PREFIX, atomic_path, write_text
+from studies.files import atomic_path, write_text
 from studies.identity import StudyIdentity, read_identity
 from studies.scores import ScoreCache
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pruners.atomic import atomic_path
 from pruners.errors import DataError
 from search.embedded import DATA, questions
 from search.embedded.png import encode_png
@@ -211,20 +212,19 @@ def write_split(split: str, folder: Path) -> Path:
     import pyarrow.parquet as pq
 
     path = folder / f"{split}.parquet"
-    temporary = path.with_suffix(".partial")
-    # A large dictionary page lets the questions of one image share its bytes.
-    pq.write_table(
-        build_split(split),
-        temporary,
-        version="2.6",
-        compression="zstd",
-        compression_level=9,
-        use_dictionary=True,
-        dictionary_pagesize_limit=1 << 26,
-        row_group_size=1 << 20,
-        write_statistics=False,
-    )
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        # A large dictionary page lets the questions of one image share its bytes.
+        pq.write_table(
+            build_split(split),
+            temporary,
+            version="2.6",
+            compression="zstd",
+            compression_level=9,
+            use_dictionary=True,
+            dictionary_pagesize_limit=1 << 26,
+            row_group_size=1 << 20,
+            write_statistics=False,
+        )
     return path
 
 

@@ -25,6 +25,7 @@ from transformers import (
     LlavaProcessor,
 )
 
+from pruners.atomic import atomic_path
 from search.embedded import CHECKPOINT, CLIP
 from search.embedded.benchmark import TASKS, Sample, load_split
 from search.embedded.prompts import blind_chat, chat
@@ -233,9 +234,9 @@ def main(
             "similarity": hits,
             "conditions": [asdict(condition) for condition in checked],
         }
-        temporary = json_file.with_suffix(".partial")
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(json_file)
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     if not all(condition.met for condition in checked):
         raise typer.Exit(1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -293,7 +292,7 @@ def test_a_failed_write_leaves_the_old_file(
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fchmod", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(ScheduleError, match="No space left"):
         save_schedule(Schedule(), path)
     assert load_schedule(path) == full_schedule()

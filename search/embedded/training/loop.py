@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruners.atomic import atomic_path
+
 Loss = Callable[[np.random.Generator], tuple[Tensor, dict[str, float]]]
 
 _WARM_UP_STEPS = 100
@@ -70,9 +72,8 @@ def save_state(
         "optimiser": optimiser.state_dict(),
         "state": vars(state),
     }
-    temporary = path.with_suffix(".partial")
-    torch.save(content, temporary)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
 
 
 def restore_state(
