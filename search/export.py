@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pruners.errors import ScheduleError
+from pruners.files import load_schedule
 from pruners.schedule import Evidence, Provenance, Schedule, SplitEvidence
 from pruners.shape import Shape
 from search.evaluators import Evaluator
@@ -98,6 +100,22 @@ def with_evidence(
             "provenance": provenance,
         }
     )
+
+
+def is_confirmed(path: Path) -> bool:
+    """Whether a file holds a schedule that was reported on.
+
+    Args:
+        path: A schedule's file, which need not exist.
+
+    Returns:
+        True when the schedule in it has evidence of the report split.
+    """
+    try:
+        evidence = load_schedule(path).evidence
+    except ScheduleError:
+        return False
+    return evidence is not None and "report" in evidence.splits
 
 
 def now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruners.errors import StudyError
@@ -14,6 +15,7 @@ from search.display import Display
 from search.evaluators import SPLITS
 from search.explaining import opening_lines
 from search.export import (
+    is_confirmed,
     measurement_note,
     now,
     schedule_file,
@@ -111,9 +113,11 @@ class Job:
                 f"no trial finished at {space.budget} ({_STOPPED[outcome.stopped]}); "
                 "give it more time with --timeout"
             )
-        # Kept before anything else: from here on there is always a schedule to use.
-        best = outcome.incumbent.schedule
-        self._save(best, space, outcome, ("search",), "It is the best so far: not yet confirmed.")
+        # Kept before anything else: from here on there is always a schedule to use. A continued
+        # study may have a confirmed one, which stays until there is another.
+        if not is_confirmed(self._schedule_path(space)):
+            best, warning = outcome.incumbent.schedule, "It is the best so far: not yet confirmed."
+            self._save(best, space, outcome, ("search",), warning)
         if outcome.stopped == "interrupted":
             raise SearchInterruptedError
         winner = self._confirm(outcome)
@@ -194,8 +198,10 @@ class Job:
         complete = with_evidence(
             schedule, self._plan.evaluator, evidence, provenance, warning=warning
         )
-        file = schedule_file(space.budget, self._plan.budgets)
-        save_schedule(complete, self._folder.path / file)
+        save_schedule(complete, self._schedule_path(space))
+
+    def _schedule_path(self, space: SearchSpace) -> Path:
+        return self._folder.path / schedule_file(space.budget, self._plan.budgets)
 
     def _evidence(self, schedule: Schedule, split: str) -> SplitEvidence:
         schedules = {SEARCHED: schedule, DENSE: self._dense()}
@@ -214,10 +220,7 @@ class Job:
     def _show_results(self) -> None:
         if self._results:
             self._display.table(lambda console: print_report(self._results, console))
-        files = [
-            self._folder.path / schedule_file(budget, self._plan.budgets)
-            for budget in self._plan.budgets
-        ]
+        files = [self._schedule_path(space) for space in self._plan.spaces]
         written = [file for file in files if file.exists()]
         if not written:
             return

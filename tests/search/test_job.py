@@ -199,7 +199,18 @@ def test_an_interrupted_search_leaves_a_schedule_and_continues(number: signal.Si
     )
     assert "Continuing" in ended.stdout
     assert _finished_trials(database) == finished + 1
+    confirmed = path.read_bytes()
     assert "report" in load_schedule(path).evidence.splits  # type: ignore[union-attr]
+
+    process = subprocess.Popen(
+        [*command, "--trials", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and _finished_trials(database) < finished + 3:
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert path.read_bytes() == confirmed
 
 
 def _finished_trials(database: Path) -> int:
