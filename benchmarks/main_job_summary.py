@@ -24,7 +24,12 @@ from space.budgets import Budget
 from space.flops import price
 from studies.files import write_text
 from studies.results import DENSE, SEARCHED, Comparison
-from studies.statistics import differences, paired_interval, relative_accuracy
+from studies.statistics import (
+    differences,
+    paired_interval,
+    relative_accuracy,
+    task_accuracies,
+)
 
 RANDOM = "random search"
 
@@ -137,9 +142,7 @@ def summarise(
         measured_on=kept.evaluator.measured_on,
         priced_for=target.name,
         report_samples=len(tasks),
-        dense_accuracy=float(
-            np.mean([dense_scores[np.array(tasks) == task].mean() for task in set(tasks)])
-        ),
+        dense_accuracy=float(np.mean(list(task_accuracies(dense_scores, tasks).values()))),
         seeds=len({cell.seed for cell in cells}),
         trials=settings.trials,
         search_samples=len(used.samples("search")),
