@@ -71,6 +71,7 @@ def test_killed_studies_lose_nothing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_the_embedded_study_loses_nothing(tmp_path):
     # Few kills for its time; the script's default is twenty.
     result = _run("kill_resume.py", "--kills", 4, "--out", tmp_path / "out.json")
