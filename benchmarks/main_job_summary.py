@@ -213,16 +213,7 @@ def _budget_summary(
             )
             for name, mean in means.items()
         ),
-        comparisons=tuple(
-            Comparison(
-                other=name,
-                difference=difference.estimate,
-                interval_95=difference.interval,
-                p_value=difference.p_value,
-                significant=difference.significant,
-            )
-            for name, difference in compared.items()
-        ),
+        comparisons=tuple(Comparison.of(name, difference) for name, difference in compared.items()),
         wins={
             name: sum(
                 own > (per_seed[name][seed] if len(per_seed[name]) > 1 else per_seed[name][0])

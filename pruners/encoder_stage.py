@@ -7,11 +7,10 @@ from torch import Tensor
 
 from pruners.errors import InputError
 from pruners.merging import average_clusters, merge_into_references, reference_indices
-from pruners.schedule import StageCounts
+from pruners.schedule import StageCounts, split_budget
 from pruners.selection import (
     gather_tokens,
     remaining_tokens,
-    split_budget,
     top_tokens,
     top_tokens_of_two,
 )

@@ -147,6 +147,20 @@ def contextual_tokens(contextual: float, alive: int) -> int:
     return max(0, min(math.ceil(contextual * alive - 1e-9), alive - 1))
 
 
+def split_budget(count: int, weight: float) -> tuple[int, int]:
+    """Split a stage's tokens between two scores (DeSAP, section 4.3).
+
+    Args:
+        count: Tokens to choose in total.
+        weight: Similarity weight: the first score's share, in [0, 1].
+
+    Returns:
+        Tokens of the first score, ``weight * count`` rounded half up, and of the second, the rest.
+    """
+    first = math.floor(weight * count + 0.5)
+    return first, count - first
+
+
 class Schedule(_Record):
     """All stages together, plus position handling: everything the runtime needs.
 

@@ -22,20 +22,6 @@ def top_tokens(scores: Tensor, count: int) -> Tensor:
     return order[:, :count].sort(dim=-1).values
 
 
-def split_budget(count: int, weight: float) -> tuple[int, int]:
-    """Split a stage's tokens between two scores (DeSAP, section 4.3).
-
-    Args:
-        count: Tokens to choose in total.
-        weight: Similarity weight: the first score's share, in [0, 1].
-
-    Returns:
-        Tokens of the first score, ``weight * count`` rounded half up, and of the second, the rest.
-    """
-    first = math.floor(weight * count + 0.5)
-    return first, count - first
-
-
 def top_tokens_of_two(first: Tensor, second: Tensor, first_count: int, second_count: int) -> Tensor:
     """Let two scores choose one after the other, the second among what the first has left.
 

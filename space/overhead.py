@@ -7,10 +7,10 @@ work is not counted, as in the model's own figures.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from pruners.errors import UnsupportedModelError
+from pruners.schedule import split_budget
 from pruners.shape import Shape, TextTowerShape, VisionShape
 from pruners.stages import (
     ClusterAverage,
@@ -68,8 +68,8 @@ def choosers(stage: WorkingStage) -> tuple[bool, bool]:
     if not isinstance(stage.scorer, SimilarityFusion):
         return False, True
     dominant = stage.alive - stage.contextual - stage.scorer.keep_cls
-    by_similarity = math.floor(stage.scorer.weight * dominant + 0.5)
-    return by_similarity > 0, by_similarity < dominant
+    by_similarity, by_saliency = split_budget(dominant, stage.scorer.weight)
+    return by_similarity > 0, by_saliency > 0
 
 
 def encoder_scoring_flops(stage: WorkingStage, shape: Shape) -> int:

@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pruners.errors import DataError, StudyError
 from pruners.schedule import Schedule, SplitEvidence
 from studies.files import write_text
-from studies.statistics import differences, paired_interval, relative_accuracy, task_accuracies
+from studies.statistics import (
+    Difference,
+    differences,
+    paired_interval,
+    relative_accuracy,
+    task_accuracies,
+)
 
 SEARCHED = "searched"
 """Name of the schedule that a search found."""
@@ -59,6 +65,25 @@ class Comparison(_Record):
     interval_95: tuple[float, float]
     p_value: float
     significant: bool
+
+    @classmethod
+    def of(cls, other: str, difference: Difference) -> Comparison:
+        """Name the schedule that a difference is to.
+
+        Args:
+            other: Name of the other schedule.
+            difference: The searched schedule minus the other.
+
+        Returns:
+            The comparison.
+        """
+        return cls(
+            other=other,
+            difference=difference.estimate,
+            interval_95=difference.interval,
+            p_value=difference.p_value,
+            significant=difference.significant,
+        )
 
 
 class BudgetResult(_Record):
@@ -195,16 +220,7 @@ def compare(
             )
             for name in (SEARCHED, *others)
         ),
-        comparisons=tuple(
-            Comparison(
-                other=name,
-                difference=difference.estimate,
-                interval_95=difference.interval,
-                p_value=difference.p_value,
-                significant=difference.significant,
-            )
-            for name, difference in compared.items()
-        ),
+        comparisons=tuple(Comparison.of(name, difference) for name, difference in compared.items()),
     )
 
 

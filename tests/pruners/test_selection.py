@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pruners.schedule import split_budget
 from pruners.selection import (
     gather_tokens,
     remaining_tokens,
-    split_budget,
     top_tokens,
     top_tokens_of_two,
 )

@@ -26,7 +26,7 @@ from pruners import (
     published,
 )
 from pruners.errors import UnsupportedModelError
-from pruners.selection import split_budget
+from pruners.schedule import split_budget
 from pruners.shape import TextTowerShape, VisionShape
 from space import PRESETS, breakdown, dense_cost, preset, price
 
