@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pruners.errors import PrunetuneError, ScheduleError, ScheduleMismatchError
 from pruners.files import json_schema, load_schedule, save_schedule
+from pruners.merges import ClusterAverage, NearestReference, NoMerge
 from pruners.published import dense, published
 from pruners.schedule import Cost, Evidence, Provenance, Schedule, SplitEvidence
+from pruners.scorers import ClsAttention, SimilarityFusion, VisualSelfAttention
 from pruners.shape import Shape
-from pruners.stages import (
-    ClsAttention,
-    ClusterAverage,
-    NearestReference,
-    NoMerge,
-    SimilarityFusion,
-    Stage,
-    VisualSelfAttention,
-)
+from pruners.stages import Stage
 
 if TYPE_CHECKING:
     from pruners.runtime import PrunedModel, apply_schedule

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from pruners.attention_rows import DecoderLayer, decoder_queries_and_keys
+from pruners.merges import ClusterAverage, NearestReference
 from pruners.merging import average_clusters, merge_into_references, reference_indices
 from pruners.saliency import visual_saliency
 from pruners.schedule import StageCounts
+from pruners.scorers import VisualSelfAttention
 from pruners.selection import gather_tokens, remaining_tokens, top_tokens
 from pruners.sequence import Layout, Selection
-from pruners.stages import ClusterAverage, NearestReference, Stage, VisualSelfAttention
+from pruners.stages import Stage
 
 
 def run_decoder_stage(

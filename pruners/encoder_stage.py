@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from pruners.errors import InputError
+from pruners.merges import ClusterAverage, NearestReference
 from pruners.merging import average_clusters, merge_into_references, reference_indices
 from pruners.schedule import StageCounts, split_budget
+from pruners.scorers import ClsAttention, SimilarityFusion
 from pruners.selection import (
     gather_tokens,
     remaining_tokens,
@@ -16,14 +18,7 @@ from pruners.selection import (
 )
 from pruners.sequence import Selection
 from pruners.similarity import aligned_similarity, mean_similarity
-from pruners.stages import (
-    ClsAttention,
-    ClusterAverage,
-    EncoderScorer,
-    NearestReference,
-    SimilarityFusion,
-    Stage,
-)
+from pruners.stages import Stage
 from pruners.text_tower import QuestionOutputs
 from pruners.vision import VisionOutputs, VisionParts
 
@@ -92,7 +87,7 @@ def run_encoder_stage(
     )
 
 
-def _encoder_scorer(stage: Stage) -> EncoderScorer:
+def _encoder_scorer(stage: Stage) -> ClsAttention | SimilarityFusion:
     assert isinstance(stage.scorer, ClsAttention | SimilarityFusion)
     return stage.scorer
 

@@ -20,7 +20,7 @@ from pruners.plan import Plan
 from pruners.prefill import Prefill, PrefillRecord
 from pruners.questions import PromptReader
 from pruners.schedule import Schedule
-from pruners.stages import SimilarityFusion
+from pruners.scorers import SimilarityFusion
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.vision import (
     VisionOutputs,

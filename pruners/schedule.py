@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pruners.errors import ScheduleError
+from pruners.scorers import Downsampling, VisionScorer
 from pruners.shape import Shape
 from pruners.stages import Stage
 
@@ -147,6 +148,19 @@ def contextual_tokens(contextual: float, alive: int) -> int:
     return max(0, min(math.ceil(contextual * alive - 1e-9), alive - 1))
 
 
+def grid_tokens(tokens: int) -> int:
+    """Return the patches of the largest grid that is as square as can be, h x h or h x (h + 1).
+
+    Args:
+        tokens: Most patches, at least 1.
+
+    Returns:
+        Patches of the grid.
+    """
+    height = math.isqrt(tokens)
+    return height * (height + 1) if height * (height + 1) <= tokens else height * height
+
+
 def split_budget(count: int, weight: float) -> tuple[int, int]:
     """Split a stage's tokens between two scores (DeSAP, section 4.3).
 
@@ -198,6 +212,13 @@ class Schedule(_Record):
                     f"{later.retention:g} at layer {later.layer} follows {earlier.retention:g} "
                     f"at layer {earlier.layer}"
                 )
+        if self.stages and self.stages[0].in_tower:
+            for stage in self.stages[1:]:
+                if isinstance(stage.scorer, VisionScorer):
+                    raise ValueError(
+                        f"scorer {stage.scorer.kind!r} at layer {stage.layer} reads all patches, "
+                        f"but {self.stages[0].scorer.kind!r} leaves fewer in the vision tower"
+                    )
         if self.shape is not None and self.stages:
             last = self.stages[-1].layer
             if last >= self.shape.decoder_layers:
@@ -228,6 +249,10 @@ class Schedule(_Record):
         previous = visual_tokens
         for stage in self.stages:
             alive = alive_tokens(stage.retention, visual_tokens)
+            if isinstance(stage.scorer, Downsampling) and alive < visual_tokens:
+                alive = grid_tokens(alive)
+            # Whole grids lie below what was asked for, maybe below a later stage's count.
+            alive = min(alive, previous)
             contextual = contextual_tokens(stage.contextual, alive) if alive < previous else 0
             counts.append(StageCounts(stage.layer, alive, alive - contextual, contextual))
             previous = alive

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pruners.errors import DataError
 from pruners.schedule import Schedule
+from pruners.scorers import SimilarityFusion
 from pruners.shape import LLAVA_1_5_7B, Shape
-from pruners.stages import SimilarityFusion
 from search.evaluators import SPLITS, SampleKey
 
 ANALYTIC_SHAPE = LLAVA_1_5_7B.model_copy(

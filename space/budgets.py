@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruners.errors import BudgetError
+from pruners.merges import NoMerge
 from pruners.schedule import Cost
+from pruners.scorers import ClsAttention, Scorer, SimilarityFusion
 from pruners.shape import Shape
-from pruners.stages import ClsAttention, NoMerge, Scorer, SimilarityFusion
 from space.flops import CostModel
 from space.overhead import WorkingStage
 

@@ -8,10 +8,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pruners.errors import ScheduleError, SettingsError, UnsupportedModelError
-from pruners.published import PAPER_TEXT_TOWER
+from pruners.merges import NearestReference, NoMerge
+from pruners.methods.base import PAPER_TEXT_TOWER
 from pruners.schedule import Schedule
+from pruners.scorers import SimilarityFusion, VisualSelfAttention
 from pruners.shape import Shape
-from pruners.stages import NearestReference, NoMerge, SimilarityFusion, VisualSelfAttention
 from space.budgets import Budget
 from space.fitting import StagePlan, fit
 from space.flops import CostModel

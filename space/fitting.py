@@ -18,9 +18,11 @@ from itertools import pairwise
 from typing import Literal
 
 from pruners.errors import BudgetError
+from pruners.merges import Merge
 from pruners.schedule import Schedule, contextual_tokens
+from pruners.scorers import Scorer
 from pruners.shape import Shape
-from pruners.stages import Merge, Scorer, Stage
+from pruners.stages import Stage
 from space.budgets import Budget
 from space.flops import CostModel
 from space.overhead import WorkingStage

@@ -10,17 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pruners.errors import UnsupportedModelError
+from pruners.merges import ClusterAverage, Merge, NearestReference
 from pruners.schedule import split_budget
+from pruners.scorers import ClsAttention, Scorer, SimilarityFusion, VisualSelfAttention
 from pruners.shape import Shape, TextTowerShape, VisionShape
-from pruners.stages import (
-    ClusterAverage,
-    EncoderScorer,
-    Merge,
-    NearestReference,
-    Scorer,
-    SimilarityFusion,
-    VisualSelfAttention,
-)
 
 
 class WorkingStage(NamedTuple):
@@ -152,7 +145,7 @@ def merging_flops(stage: WorkingStage, previous: int, shape: Shape) -> int:
     else:
         return 0
     dropped = previous - stage.alive
-    if isinstance(stage.scorer, EncoderScorer) and stage.scorer.keep_cls:
+    if isinstance(stage.scorer, ClsAttention | SimilarityFusion) and stage.scorer.keep_cls:
         dropped += tiles  # the CLS token takes a patch's place
     return flops + 2 * dropped * references * width // tiles
 

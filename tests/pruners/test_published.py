@@ -55,7 +55,7 @@ def test_any_count_gives_a_valid_schedule(name: str, tokens: int) -> None:
 @pytest.mark.parametrize(
     ("name", "tokens", "expected"),
     [
-        ("visionzap", 64, "known are: dense, desap, visiondrop"),
+        ("visionzap", 64, "known are: cdpruner, dart, dense, desap"),
         ("visiondrop", None, "needs tokens"),
         ("desap", 0, "between 1 and 576"),
         ("desap", 577, "between 1 and 576"),

@@ -35,6 +35,14 @@ from pruners import (
 )
 from pruners.files import ScheduleWarning
 from pruners.schedule import alive_tokens, contextual_tokens
+from pruners.scorers import (
+    Downsampling,
+    InformationFlow,
+    KeyNorm,
+    LastTokenAttention,
+    TokenMatching,
+)
+from pruners.selectors import Determinantal, LeastDuplication, LocalWindows
 from pruners.shape import LLAVA_1_5_7B
 
 
@@ -109,6 +117,21 @@ def test_counts_by_hand() -> None:
     assert per_layer == (288,) * 8 + (144,) * 16 + (0,) * 8
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(1, 1), (2, 2), (3, 2), (4, 4), (6, 6), (8, 6), (63, 56), (64, 64)]
+)
+def test_a_smaller_image_has_a_whole_grid(asked: int, expected: int) -> None:
+    stage = Stage(layer=0, retention=asked / 576, scorer=Downsampling())
+    assert Schedule(stages=(stage,)).counts(576) == ((0, expected, expected, 0),)
+
+
+def test_nothing_reads_patches_that_left_inside_the_tower() -> None:
+    first = Stage(layer=0, retention=0.5, scorer=InformationFlow())
+    second = Stage(layer=8, retention=0.2, scorer=ClsAttention(keep_cls=False))
+    with pytest.raises(ValidationError, match="leaves fewer in the vision tower"):
+        Schedule(stages=(first, second))
+
+
 def test_a_stage_that_drops_nothing_merges_nothing() -> None:
     stage = Stage(
         layer=0, retention=1.0, contextual=0.5, scorer=ClsAttention(), merge=NearestReference()
@@ -119,8 +142,20 @@ def test_a_stage_that_drops_nothing_merges_nothing() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"layer": 8, "scorer": ClsAttention()}, "belongs to layer 0"),
-        ({"layer": 0, "scorer": VisualSelfAttention()}, "needs a layer above 0"),
+        ({"layer": 8, "scorer": ClsAttention()}, "set it to False above layer 0"),
+        ({"layer": 0, "scorer": LastTokenAttention()}, "needs a layer above 0"),
+        ({"layer": 8, "scorer": Downsampling()}, "inside the vision tower and belongs to layer 0"),
+        ({"layer": 8, "scorer": KeyNorm(), "selector": LocalWindows()}, "belongs to layer 0"),
+        ({"layer": 0, "scorer": KeyNorm(), "selector": LeastDuplication()}, "text_pivots to 0"),
+        ({"layer": 8, "scorer": KeyNorm(), "features": "projected"}, "hidden states"),
+        ({"scorer": ClsAttention(), "features": "projected"}, "keep_cls needs features 'vision'"),
+        (
+            {"scorer": SimilarityFusion(text_tower="clip"), "selector": Determinantal()},
+            "needs selector 'top-scores'",
+        ),
+        ({"scorer": Downsampling(), "selector": Determinantal()}, "needs selector 'top-scores'"),
+        ({"scorer": TokenMatching()}, "needs merge rule 'bipartite-matching', not 'none'"),
+        ({"scorer": InformationFlow(), "merge": ClusterAverage()}, "needs merge rule 'none'"),
         ({"layer": 0, "scorer": ClsAttention(), "retention": 0.0}, "without an image"),
         ({"layer": 0, "scorer": ClsAttention(), "contextual": 0.1}, "nearest-reference"),
         (
@@ -216,7 +251,15 @@ def test_round_trip_through_a_file(tmp_path: Path) -> None:
         "stages",
         "version",
     }
-    assert set(values["stages"][0]) == {"contextual", "layer", "merge", "retention", "scorer"}
+    assert set(values["stages"][0]) == {
+        "contextual",
+        "features",
+        "layer",
+        "merge",
+        "retention",
+        "scorer",
+        "selector",
+    }
 
 
 def _change(path: Path, **changes: Any) -> None:

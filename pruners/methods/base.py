@@ -1,0 +1,150 @@
+"""What published methods have in common: their record, and schedules for any mean token count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pruners.errors import ScheduleError
+from pruners.schedule import Schedule
+from pruners.shape import Shape
+from pruners.stages import Stage
+
+PAPER_TEXT_TOWER = "openai/clip-vit-large-patch14-336"
+"""Hub name of the CLIP checkpoint that LLaVA-1.5's vision tower comes from."""
+
+PAPER_LAYERS = 32
+"""Decoder layers of the models in the papers; boundaries keep their relative depth elsewhere."""
+
+STEPS = 256
+"""Steps per unit in which boundaries are moved earlier."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published method.
+
+    Attributes:
+        name: What `published` calls it.
+        label: What its authors call it.
+        source: Where it was published.
+        schedule: Makes its schedule from a number of tokens and a shape; its docstring says where
+            each default comes from.
+        control: Whether it is a control that methods are held against, rather than a proposal.
+    """
+
+    name: str
+    label: str
+    source: str
+    schedule: Callable[[int, Shape], Schedule]
+    control: bool = False
+
+
+def encoder_only(stage: Stage, tokens: int, shape: Shape) -> Schedule:
+    """Make the schedule of a method that keeps the same tokens in all decoder layers.
+
+    Args:
+        stage: Its stage at layer 0, with any retention.
+        tokens: Tokens to keep.
+        shape: The model's shape.
+
+    Returns:
+        The schedule.
+    """
+    kept = stage.model_copy(update={"retention": tokens / shape.visual_tokens})
+    return Schedule(stages=(kept,), shape=shape)
+
+
+def with_mean(schedule: Schedule, tokens: int, shape: Shape) -> Schedule:
+    """Scale a method's published schedule to a mean number of tokens over the decoder's layers.
+
+    Retentions are scaled by one factor, boundaries stay. Where that is not enough, because all
+    tokens are alive before the first boundary, boundaries move earlier by the same factor as
+    retentions are scaled: PyramidDrop's boundaries alone keep a quarter of the tokens
+    (PyramidDrop's issue 10 asks for this; its authors give no rule).
+
+    Args:
+        schedule: The published schedule, with layers of `PAPER_LAYERS`.
+        tokens: Wanted mean over layers.
+        shape: The model's shape.
+
+    Returns:
+        The schedule for the shape; whole tokens leave its mean within half a token of what was
+        asked for, where at least one token per stage allows it.
+
+    Raises:
+        ScheduleError: Even boundaries at layers 1, 2, ... and one token per stage keep more.
+    """
+    here = _scaled(schedule.stages, 1.0, shape)
+    if _mean(here, 0.0, shape) > tokens - 0.5:
+        for step in range(STEPS, 0, -1):
+            factor = step / STEPS
+            moved = _scaled(schedule.stages, factor, shape)
+            if _mean(moved, factor, shape) <= tokens:
+                break
+        here = moved
+    low, high = 0.0, 1.0 / min(stage.retention for stage in here)
+    if _mean(here, low, shape) > tokens:
+        raise ScheduleError(
+            f"tokens is {tokens}, but this method keeps at least "
+            f"{_mean(here, low, shape):.0f} of {shape.visual_tokens} as a mean over "
+            f"{shape.decoder_layers} layers; ask for more"
+        )
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _mean(here, middle, shape) <= tokens else (low, middle)
+    nearest = min((low, high), key=lambda factor: abs(_mean(here, factor, shape) - tokens))
+    return schedule.model_copy(
+        update={"stages": _with_factor(here, nearest, shape), "shape": shape}
+    )
+
+
+def layer_at(layer: int, shape: Shape) -> int:
+    """Carry a boundary of the papers' 32 layers over to a shape, by relative depth.
+
+    Args:
+        layer: Boundary above 0 in a decoder of `PAPER_LAYERS`.
+        shape: The model's shape.
+
+    Returns:
+        The boundary, from 1 to the last layer.
+    """
+    moved = math.floor(layer * shape.decoder_layers / PAPER_LAYERS + 0.5)
+    return min(max(moved, 1), shape.decoder_layers - 1)
+
+
+def _scaled(stages: Sequence[Stage], factor: float, shape: Shape) -> tuple[Stage, ...]:
+    """Move boundaries to a share of their depth; they stay distinct."""
+    moved: list[Stage] = []
+    for stage in stages:
+        layer = stage.layer
+        if layer > 0:
+            depth = factor * layer * shape.decoder_layers / PAPER_LAYERS
+            layer = max(1, math.floor(depth + 0.5))
+            if moved and layer <= moved[-1].layer:
+                layer = moved[-1].layer + 1
+        moved.append(stage.model_copy(update={"layer": min(layer, shape.decoder_layers - 1)}))
+    by_layer = {stage.layer: stage for stage in moved}  # of those that meet, the later one
+    return tuple(by_layer.values())
+
+
+def _with_factor(stages: Sequence[Stage], factor: float, shape: Shape) -> tuple[Stage, ...]:
+    """Scale retentions to whole tokens, at least one and at most all."""
+    total = shape.visual_tokens
+    return tuple(
+        stage.model_copy(
+            update={
+                "retention": min(max(math.floor(factor * stage.retention * total + 0.5), 1), total)
+                / total
+            }
+        )
+        for stage in stages
+    )
+
+
+def _mean(stages: Sequence[Stage], factor: float, shape: Shape) -> float:
+    """Mean over layers of the tokens alive when retentions are scaled by a factor."""
+    schedule = Schedule(stages=_with_factor(stages, factor, shape))
+    per_layer = schedule.visual_tokens_per_layer(shape.decoder_layers, shape.visual_tokens)
+    return sum(per_layer) / len(per_layer)
