@@ -48,7 +48,7 @@ def merge_into_references(
     others = sorted(set(range(total)) - set(references))
     keys = normalize(keys.float(), dim=-1)
     joined = (keys[:, others] @ keys[:, references].mT).argmax(dim=-1)  # batch x others
-    sums, sizes = _sum_by_group(tokens[:, others], joined, count)
+    sums, sizes = sum_by_group(tokens[:, others], joined, count)
     centres = tokens[:, references].float()
     if combine == "sum":
         merged = centres + sums / sizes.clamp(min=1)
@@ -70,20 +70,88 @@ def average_clusters(tokens: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
         Plain means of the clusters, centre included, (batch, kept, width).
     """
     centres, others = gather_tokens(tokens, kept), gather_tokens(tokens, dropped)
-    similarity = normalize(others.float(), dim=-1) @ normalize(centres.float(), dim=-1).mT
-    sums, sizes = _sum_by_group(others, similarity.argmax(dim=-1), kept.shape[1])
+    joined = _cosines(others, centres).argmax(dim=-1)
+    sums, sizes = sum_by_group(others, joined, kept.shape[1])
     return ((centres.float() + sums) / (sizes + 1)).to(tokens.dtype)
 
 
-def _sum_by_group(tokens: Tensor, groups: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Sum tokens by group: (batch, count, width) and the group sizes (batch, count, 1), float32."""
+def weigh_by_similarity(tokens: Tensor, kept: Tensor, dropped: Tensor) -> Tensor:
+    """Average every kept token with the dropped ones most similar to it, weighed by similarity.
+
+    The kept token weighs 1, a dropped one its cosine similarity to the kept one that it joins (the
+    earlier of equal ones), or 0 where that is negative.
+
+    Args:
+        tokens: Vectors of all tokens, also what they are compared by, (batch, tokens, width).
+        kept: Indices of the kept tokens, at least one, (batch, kept).
+        dropped: Indices of the dropped ones, (batch, dropped).
+
+    Returns:
+        Weighted means, kept token included, (batch, kept, width).
+    """
+    centres, others = gather_tokens(tokens, kept), gather_tokens(tokens, dropped)
+    similarity, joined = _cosines(others, centres).max(dim=-1)
+    sums, weights = sum_by_group(others, joined, kept.shape[1], similarity.clamp(min=0))
+    return ((centres.float() + sums) / (1 + weights)).to(tokens.dtype)
+
+
+def average_by_size(
+    tokens: Tensor, keys: Tensor, sizes: Tensor, kept: Tensor, dropped: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Average every kept token with the dropped ones whose keys are most similar to its own (ToMe).
+
+    Tokens weigh as many patches as are in them (arXiv 2210.09461, section 3). Which tokens are
+    dropped is given here; ToMe itself finds them by the same matching.
+
+    Args:
+        tokens: Vectors of all tokens, (batch, tokens, width).
+        keys: What they are compared by (cosine; the earlier of equal ones), (batch, tokens,
+            key width).
+        sizes: Patches in each token, above 0, (batch, tokens).
+        kept: Indices of the kept tokens, at least one, (batch, kept).
+        dropped: Indices of the dropped ones, (batch, dropped).
+
+    Returns:
+        Weighted means, kept token included, (batch, kept, width), and the patches in each, float32,
+        (batch, kept).
+    """
+    sizes = sizes.float()
+    centres, others = gather_tokens(tokens, kept), gather_tokens(tokens, dropped)
+    own = sizes.gather(-1, kept).unsqueeze(-1)
+    joined = _cosines(gather_tokens(keys, dropped), gather_tokens(keys, kept)).argmax(dim=-1)
+    sums, joining = sum_by_group(others, joined, kept.shape[1], sizes.gather(-1, dropped))
+    merged = (own * centres.float() + sums) / (own + joining)
+    return merged.to(tokens.dtype), (own + joining).squeeze(-1)
+
+
+def sum_by_group(
+    tokens: Tensor, groups: Tensor, count: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sum tokens by group.
+
+    Args:
+        tokens: Token vectors, (batch, tokens, width).
+        groups: Number of the group of each token, (batch, tokens).
+        count: Number of groups.
+        weights: Weight of each token, (batch, tokens); 1 if None.
+
+    Returns:
+        Weighted sums, float32, (batch, count, width), and the sums of weights, float32, (batch,
+        count, 1).
+    """
     batch, _, width = tokens.shape
+    if weights is None:
+        weights = torch.ones_like(groups, dtype=torch.float32)
     # Groups are numbered over the whole batch: adding rows is a hundred times faster on a CPU than
     # scatter_add with an index per element.
     first = count * torch.arange(batch, device=groups.device).unsqueeze(-1)
     rows = (groups + first).flatten()
-    sums = tokens.new_zeros(batch * count, width, dtype=torch.float32)
-    sums = sums.index_add(0, rows, tokens.reshape(-1, width).float())
-    sizes = tokens.new_zeros(batch * count, dtype=torch.float32)
-    sizes = sizes.index_add(0, rows, torch.ones_like(rows, dtype=torch.float32))
-    return sums.view(batch, count, width), sizes.view(batch, count, 1)
+    weighted = tokens.float() * weights.unsqueeze(-1)
+    sums = weighted.new_zeros(batch * count, width).index_add(0, rows, weighted.flatten(0, 1))
+    totals = weighted.new_zeros(batch * count).index_add(0, rows, weights.flatten())
+    return sums.view(batch, count, width), totals.view(batch, count, 1)
+
+
+def _cosines(tokens: Tensor, others: Tensor) -> Tensor:
+    """Cosine similarity of tokens to others, float32, (batch, tokens, others)."""
+    return normalize(tokens.float(), dim=-1) @ normalize(others.float(), dim=-1).mT

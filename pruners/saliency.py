@@ -1,4 +1,4 @@
-"""How important each visual token is to the image, whatever the question."""
+"""How important each visual token is: attention that it receives, and the norm of its key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+ROUNDING = 1e-6
+"""How far above the mean a rater is at least, as a share of it: more than float32 rounds off."""
 
 
 def cls_saliency(query: Tensor, keys: Tensor, scale: float) -> Tensor:
@@ -56,23 +59,132 @@ def visual_saliency(
     Returns:
         Scores, float32, (batch, visual).
     """
-    batch, heads, count, size = queries.shape
-    groups = keys.shape[1]
-    queries = queries.float().reshape(batch, groups, heads // groups, count, size)
-    keys = keys.float().unsqueeze(2)  # batch x groups x 1 x length x size
-    columns = visual[:, None, None, :, None]
+    count, size = queries.shape[2:]
     if mean == "bidirectional":
-        keys = keys.gather(3, columns.expand(-1, groups, -1, -1, size))
-        attention = (queries @ keys.mT * scale).softmax(dim=-1)
-        return attention.mean(dim=(1, 2, 3))
+        columns = visual[:, None, :, None].expand(-1, keys.shape[1], -1, size)
+        logits = _logits(queries, keys.gather(2, columns), scale)
+        return logits.softmax(dim=-1).mean(dim=(1, 2, 3))
 
-    positions = torch.arange(keys.shape[3], device=keys.device)
-    allowed = positions <= visual.unsqueeze(-1)  # batch x visual x length
-    if key_mask is not None:
-        allowed = allowed & key_mask[:, None, :]
-    logits = (queries @ keys.mT * scale).masked_fill(~allowed[:, None, None], -torch.inf)
-    attention = logits.softmax(dim=-1).mean(dim=(1, 2))  # batch x visual x length
-    received = attention.gather(2, visual[:, None, :].expand(-1, count, -1)).sum(dim=1)
+    attention = _causal_attention(queries, keys, visual, visual, key_mask, scale)
+    received = attention.sum(dim=1)
     if mean == "causal":
         return received / count
     return received / torch.arange(count, 0, -1, device=received.device)
+
+
+def row_saliency(
+    queries: Tensor,
+    keys: Tensor,
+    visual: Tensor,
+    rows: Tensor,
+    weights: Tensor,
+    key_mask: Tensor | None,
+    *,
+    scale: float,
+) -> Tensor:
+    """Score visual tokens by the attention that some tokens of the sequence pay to them.
+
+    The decoder score of FastV (arXiv 2403.06764) and PyramidDrop (arXiv 2410.17247), with the last
+    token as the only row, and of SparseVLM (arXiv 2410.04417), with the rater tokens as rows.
+
+    Args:
+        queries: Rotated queries of the rows, (batch, heads, rows, head size).
+        keys: Rotated keys of the whole sequence, (batch, key-value heads, length, head size); a
+            group of query heads shares each key-value head.
+        visual: Where the visual tokens are in the sequence, (batch, visual).
+        rows: Where the rows are in the sequence, (batch, rows).
+        weights: Weight of each row in the mean over rows, at least 0, (batch, rows). Rows that
+            stand for padding weigh 0.
+        key_mask: True for tokens, False for padding, (batch, length); None without padding.
+        scale: Factor on the dot products, ``head_size ** -0.5``.
+
+    Returns:
+        Scores, float32, (batch, visual): causal attention over all keys, averaged over heads and
+        then over rows. Where all weights are 0, so are the scores.
+    """
+    received = _causal_attention(queries, keys, rows, visual, key_mask, scale)
+    weights = weights.float()
+    total = weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return (weights.unsqueeze(-1) * received).sum(dim=1) / total
+
+
+def rater_mask(visual: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
+    """Find SparseVLM's raters: the text tokens that matter most to the image.
+
+    With V and T the visual and text tokens, a rater's mean over V of ``softmax(V Tᵀ)``, taken over
+    text, is above the mean of all text tokens (released code; products are not scaled).
+
+    Args:
+        visual: Visual tokens as they enter the decoder, (batch, visual, width).
+        text: Text tokens as they enter the decoder, (batch, text, width).
+        text_mask: True for tokens, False for padding, (batch, text).
+
+    Returns:
+        True for raters, (batch, text). If no token is above the mean, all are alike, and all are
+        raters: someone has to rate.
+    """
+    logits = visual.float() @ text.float().mT
+    attention = logits.masked_fill(~text_mask[:, None, :], -torch.inf).softmax(dim=-1)
+    # A softmax sums to one, so its mean over n tokens is 1 / n, whatever the padding. Rounding must
+    # not make raters of some of several equal tokens.
+    above = attention.mean(dim=1) * text_mask.sum(dim=-1, keepdim=True) > 1 + ROUNDING
+    raters = above & text_mask
+    return torch.where(raters.any(dim=-1, keepdim=True), raters, text_mask)
+
+
+def key_norms(keys: Tensor) -> Tensor:
+    """Score tokens by the L1 norm of their keys, over all heads (DART's pivots, released code).
+
+    Args:
+        keys: Keys, (batch, heads, tokens, head size).
+
+    Returns:
+        Scores, float32, (batch, tokens).
+    """
+    return keys.float().abs().sum(dim=(1, 3))
+
+
+def patch_saliency(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """Score patches by the attention that they receive from all patches of the vision tower.
+
+    What VisionDrop (arXiv 2506.22283) takes for towers without a CLS token: the mean over heads and
+    queries.
+
+    Args:
+        queries: Queries of the patches, (batch, heads, patches, head size).
+        keys: Keys of all tokens of the tower, of which the patches are the last, (batch, heads,
+            tokens, head size).
+        scale: Factor on the dot products, ``head_size ** -0.5``.
+
+    Returns:
+        Scores, float32, (batch, patches). The softmax runs over all keys.
+    """
+    attention = (queries.float() @ keys.float().mT * scale).softmax(dim=-1)
+    return attention[..., -queries.shape[2] :].mean(dim=(1, 2))
+
+
+def _causal_attention(
+    queries: Tensor,
+    keys: Tensor,
+    rows: Tensor,
+    visual: Tensor,
+    key_mask: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """Attention of some rows to the visual tokens, mean over heads, (batch, rows, visual)."""
+    positions = torch.arange(keys.shape[2], device=keys.device)
+    allowed = positions <= rows.unsqueeze(-1)  # batch x rows x length
+    if key_mask is not None:
+        # A row of padding may see no other token; with itself its softmax is at least a number.
+        allowed = allowed & key_mask[:, None, :] | (positions == rows.unsqueeze(-1))
+    logits = _logits(queries, keys, scale).masked_fill(~allowed[:, None, None], -torch.inf)
+    attention = logits.softmax(dim=-1).mean(dim=(1, 2))  # batch x rows x length
+    return attention.gather(2, visual[:, None, :].expand(-1, rows.shape[1], -1))
+
+
+def _logits(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """Scaled dot products, float32, (batch, key-value heads, heads of each, rows, keys)."""
+    batch, heads, count, size = queries.shape
+    groups = keys.shape[1]
+    queries = queries.float().reshape(batch, groups, heads // groups, count, size)
+    return queries @ keys.float().unsqueeze(2).mT * scale

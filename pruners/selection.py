@@ -34,9 +34,38 @@ def top_tokens_of_two(first: Tensor, second: Tensor, first_count: int, second_co
     Returns:
         Indices of all chosen tokens in rising order, (batch, first_count + second_count).
     """
-    chosen = top_tokens(first, first_count)
-    rest = second.scatter(-1, chosen, -math.inf)
-    return torch.cat([chosen, top_tokens(rest, second_count)], dim=-1).sort(dim=-1).values
+    return add_top_tokens(top_tokens(first, first_count), second, second_count)
+
+
+def add_top_tokens(chosen: Tensor, scores: Tensor, count: int) -> Tensor:
+    """Add the tokens with the highest scores among those not chosen yet.
+
+    Args:
+        chosen: Distinct indices of the chosen tokens, (batch, chosen).
+        scores: Scores, (batch, tokens).
+        count: Tokens to add per sample, at most `tokens` - `chosen`.
+
+    Returns:
+        Indices of all chosen tokens in rising order, (batch, chosen + count).
+    """
+    rest = scores.scatter(-1, chosen, -math.inf)
+    return torch.cat([chosen, top_tokens(rest, count)], dim=-1).sort(dim=-1).values
+
+
+def random_scores(tokens: int, seed: int, device: torch.device | str) -> Tensor:
+    """Put tokens in a random order that depends on nothing but the seed and their number.
+
+    Args:
+        tokens: Number of tokens.
+        seed: Seed of the order.
+        device: Where the scores are wanted; they are drawn on the CPU, so they are the same
+            everywhere.
+
+    Returns:
+        The numbers from 0 to `tokens` - 1 in random order, float32, (tokens,).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(tokens, generator=generator).float().to(device)
 
 
 def remaining_tokens(chosen: Tensor, tokens: int) -> Tensor:

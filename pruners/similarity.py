@@ -1,4 +1,4 @@
-"""How much each visual token has to do with the question (DeSAP, arXiv 2604.11240, equation 3)."""
+"""How much each visual token has to do with the question (DeSAP, CDPruner)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def aligned_similarity(
     temperature: float = 0.1,
     clamp_negative: bool = False,
 ) -> Tensor:
-    """Score visual tokens by fine-grained cross-modal alignment (DeSAP, equation 3).
+    """Score visual tokens by fine-grained cross-modal alignment (arXiv 2604.11240, equation 3).
 
     With ``m = visual textᵀ``, ``α = visual questionᵀ``, ``β = text imageᵀ``, n visual tokens and
     t question tokens::
@@ -70,6 +70,20 @@ def mean_similarity(
     """
     similarity = visual.float() @ text.float().mT
     return _mean_over_text(similarity.clamp(min=0) if clamp_negative else similarity, text_mask)
+
+
+def question_relevance(patches: Tensor, question: Tensor) -> Tensor:
+    """Score patches by their cosine similarity to the question (CDPruner, arXiv 2506.10967).
+
+    Args:
+        patches: Patches in the joint space of image and text, L2-normalised, (batch, patches,
+            width).
+        question: Embedding of the end-of-text token, L2-normalised, (batch, width).
+
+    Returns:
+        Scores, float32, (batch, patches).
+    """
+    return (question.float().unsqueeze(1) @ patches.float().mT).squeeze(1)
 
 
 def _mean_over_text(scores: Tensor, text_mask: Tensor) -> Tensor:
