@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruners.errors import BudgetError
-from pruners.merges import NoMerge
 from pruners.schedule import Cost
 from pruners.scorers import ClsAttention, Scorer, SimilarityFusion
 from pruners.shape import Shape
+from pruners.stages import Stage
 from space.flops import CostModel
-from space.overhead import WorkingStage
+from space.working import WorkingStage
 
 BudgetKind = Literal["tflops", "share", "tokens", "kv_bytes"]
 """What a budget limits; `share` is a share of the dense cost in FLOPs, convention `total`."""
@@ -148,19 +148,24 @@ class Budget:
         limit = self.limit(shape)
         if limit > dense:
             raise BudgetError(
-                f"the budget of {self._in_unit(limit, shape)} is above the dense cost of "
-                f"{shape.name}, {self._in_unit(dense, shape)}; choose one between "
-                f"{self._in_unit(cheapest, shape)} (one visual token) and that"
+                f"the budget of {self.in_unit(limit, shape)} is above the dense cost of "
+                f"{shape.name}, {self.in_unit(dense, shape)}; choose one between "
+                f"{self.in_unit(cheapest, shape)} (one visual token) and that"
             )
         if limit < cheapest:
             raise BudgetError(
-                f"the budget of {self._in_unit(limit, shape)} is below the cheapest schedule for "
-                f"{shape.name}, {self._in_unit(cheapest, shape)} (one visual token is kept); "
-                f"choose one between that and {self._in_unit(dense, shape)} (dense)"
+                f"the budget of {self.in_unit(limit, shape)} is below the cheapest schedule for "
+                f"{shape.name}, {self.in_unit(cheapest, shape)} (one visual token is kept); "
+                f"choose one between that and {self.in_unit(dense, shape)} (dense)"
             )
 
-    def _in_unit(self, amount: float, shape: Shape) -> str:
-        """Spell an amount of this budget out, as people would give it."""
+    def in_unit(self, amount: float, shape: Shape) -> str:
+        """Spell an amount of this budget out, as people would give it.
+
+        Args:
+            amount: The amount, in the unit of `limit`.
+            shape: Shape that shares refer to.
+        """
         match self.kind:
             case "tflops":
                 return f"{amount:.4g} TFLOPs"
@@ -216,4 +221,4 @@ def cheapest_stages(shape: Shape) -> tuple[WorkingStage, ...]:
         scorer = SimilarityFusion(weight=0.5, text_tower="any")
     if shape.visual_tokens == 1:
         return ()
-    return (WorkingStage(0, 1, 0, scorer, NoMerge()),)
+    return (WorkingStage(Stage(layer=0, retention=1.0, scorer=scorer), 1, 0),)

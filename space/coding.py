@@ -13,6 +13,7 @@ from pruners.methods.base import PAPER_TEXT_TOWER
 from pruners.schedule import Schedule
 from pruners.scorers import SimilarityFusion, VisualSelfAttention
 from pruners.shape import Shape
+from pruners.stages import Stage
 from space.budgets import Budget
 from space.fitting import StagePlan, fit
 from space.flops import CostModel
@@ -136,18 +137,30 @@ class SearchSpace:
         contextual = _rounded(point["contextual"])
         merge = NearestReference() if contextual > 0 else NoMerge()
         encoder = StagePlan(
-            layer=0,
-            ratio=1.0,
-            contextual=contextual,
-            scorer=SimilarityFusion(
-                weight=_rounded(point["similarity_weight"]),
-                text_tower=self.text_tower,
-                saliency_layer=-2,
+            Stage(
+                layer=0,
+                retention=1.0,
+                contextual=contextual,
+                scorer=SimilarityFusion(
+                    weight=_rounded(point["similarity_weight"]),
+                    text_tower=self.text_tower,
+                    saliency_layer=-2,
+                ),
+                merge=merge,
             ),
-            merge=merge,
+            ratio=1.0,
         )
         decoder = [
-            StagePlan(layer, point[f"ratio_{number}"], contextual, VisualSelfAttention(), merge)
+            StagePlan(
+                Stage(
+                    layer=layer,
+                    retention=1.0,
+                    contextual=contextual,
+                    scorer=VisualSelfAttention(),
+                    merge=merge,
+                ),
+                point[f"ratio_{number}"],
+            )
             for number, layer in zip(numbers, layers, strict=True)
         ]
         return fit([encoder, *decoder], self._model, self.budget)
@@ -184,12 +197,12 @@ class SearchSpace:
         for number, (_, kept) in enumerate(stages, start=1):
             point[f"ratio_{number}"] = kept / previous if kept < previous else 1.0
             previous = kept
-        shares = [plan.contextual for plan in plans]
+        shares = [plan.stage.contextual for plan in plans]
         mean_share = sum(shares) / len(shares) if shares else DEFAULT_CONTEXTUAL
         point["contextual"] = min(_rounded(mean_share), MAX_CONTEXTUAL)
         weight = DEFAULT_WEIGHT
         if encoder is not None:
-            scorer = encoder.scorer
+            scorer = encoder.stage.scorer
             weight = scorer.weight if isinstance(scorer, SimilarityFusion) else 0.0
         point["similarity_weight"] = _rounded(weight)
         return point

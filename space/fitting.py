@@ -18,14 +18,13 @@ from itertools import pairwise
 from typing import Literal
 
 from pruners.errors import BudgetError
-from pruners.merges import Merge
-from pruners.schedule import Schedule, contextual_tokens
-from pruners.scorers import Scorer
+from pruners.schedule import Schedule, contextual_tokens, grid_tokens
+from pruners.scorers import Downsampling
 from pruners.shape import Shape
 from pruners.stages import Stage
 from space.budgets import Budget
 from space.flops import CostModel
-from space.overhead import WorkingStage
+from space.working import WorkingStage
 
 Positions = Literal["compact", "original"]
 
@@ -38,20 +37,41 @@ class StagePlan:
     """What projection keeps of a stage.
 
     Attributes:
-        layer: Boundary.
+        stage: The stage; its retention is what fitting decides.
         ratio: Tokens alive after the stage relative to those after the stage before it, in [0, 1];
             a stage of ratio 1 does nothing. The first stage's ratio is not used: its retention is
             the common scale.
-        contextual: Share of the alive tokens that are contextual.
-        scorer: What decides which tokens stay.
-        merge: What becomes of the dropped ones.
     """
 
-    layer: int
+    stage: Stage
     ratio: float
-    contextual: float
-    scorer: Scorer
-    merge: Merge
+
+    @property
+    def layer(self) -> int:
+        """Boundary."""
+        return self.stage.layer
+
+    def whole_tokens(self, tokens: float) -> int:
+        """Round a number of tokens to one that the stage can keep.
+
+        Args:
+            tokens: Wanted tokens, below the dense count.
+
+        Returns:
+            The nearest whole number, half up, and at least 1 at layer 0; of a smaller image the
+            largest grid within it.
+        """
+        alive = math.floor(tokens + 0.5)
+        if self.layer == 0:
+            alive = max(alive, 1)
+        return grid_tokens(alive) if isinstance(self.stage.scorer, Downsampling) else alive
+
+    def more_tokens(self, alive: int) -> int:
+        """Return the next number of tokens that the stage can keep above one that it can."""
+        if not isinstance(self.stage.scorer, Downsampling):
+            return alive + 1
+        height = math.isqrt(alive)
+        return height * (height + 1) if alive == height * height else (height + 1) ** 2
 
 
 @dataclass(frozen=True)
@@ -99,14 +119,8 @@ def fit(
     dense_tokens = model.shape.visual_tokens
     return Schedule(
         stages=tuple(
-            Stage(
-                layer=stage.plan.layer,
-                retention=stage.alive / dense_tokens,
-                contextual=stage.plan.contextual,
-                scorer=stage.plan.scorer,
-                merge=stage.plan.merge,
-            )
-            for stage in kept
+            each.plan.stage.model_copy(update={"retention": each.alive / dense_tokens})
+            for each in kept
         ),
         positions=positions,
         shape=model.shape,
@@ -149,13 +163,11 @@ class _Solver:
         """Return stages for pricing, all of which are charged for scoring."""
         return [
             WorkingStage(
-                stage.plan.layer,
-                stage.alive,
-                contextual_tokens(stage.plan.contextual, stage.alive),
-                stage.plan.scorer,
-                stage.plan.merge,
+                each.plan.stage,
+                each.alive,
+                contextual_tokens(each.plan.stage.contextual, each.alive),
             )
-            for stage in kept
+            for each in kept
         ]
 
     def mean_tokens(self, kept: Sequence[_Kept]) -> float:
@@ -201,8 +213,7 @@ class _Solver:
         for plan in active[pivot:]:
             if kept:
                 tokens *= plan.ratio
-            alive = math.floor(tokens + 0.5)
-            kept.append(_Kept(plan, max(alive, 1) if plan.layer == 0 else alive, tokens))
+            kept.append(_Kept(plan, plan.whole_tokens(tokens), tokens))
         return kept
 
     def _top_up(self, kept: list[_Kept]) -> list[_Kept]:
@@ -213,13 +224,14 @@ class _Solver:
         while True:
             by_share = sorted(
                 range(len(kept)),
-                key=lambda index: (kept[index].alive + 1) / max(kept[index].wanted, _PRECISION),
+                key=lambda index: _more_tokens(kept[index]) / max(kept[index].wanted, _PRECISION),
             )
             for index in by_share:
                 more = list(kept)
-                more[index] = replace(kept[index], alive=kept[index].alive + 1)
+                larger = _more_tokens(kept[index])
+                more[index] = replace(kept[index], alive=larger)
                 before = kept[index - 1].alive if index else self._dense_tokens
-                if more[index].alive == before:
+                if larger >= before:
                     del more[index]  # it now does nothing
                 if self._fits(more):
                     kept = more
@@ -229,16 +241,21 @@ class _Solver:
 
     def _too_small(self, fewest: Sequence[_Kept]) -> BudgetError:
         least = self._budget.amount_of(self.stages(fewest), self._model)
+        spelled = self._budget.in_unit(least, self._model.shape)
         return BudgetError(
-            f"the budget of {self._budget} is below {least:.4g}, what this schedule costs at its "
+            f"the budget of {self._budget} is below {spelled}, what this schedule costs at its "
             "fewest tokens; choose a larger budget, or earlier boundaries"
         )
+
+
+def _more_tokens(kept: _Kept) -> int:
+    return kept.plan.more_tokens(kept.alive)
 
 
 def _first_repeat(kept: Sequence[_Kept]) -> int | None:
     """Return the layer of the first stage that keeps all tokens of the stage before it."""
     for earlier, later in pairwise(kept):
-        if later.alive == earlier.alive:
+        if later.alive >= earlier.alive:  # a whole grid may keep fewer than a later stage wants
             return later.plan.layer
     return None
 

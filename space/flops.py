@@ -18,17 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from pruners.errors import ScheduleMismatchError
 from pruners.schedule import Cost, Schedule
-from pruners.shape import Shape, VisionShape
-from space.overhead import (
-    WorkingStage,
-    choosers,
-    decoder_scoring_flops,
-    encoder_scoring_flops,
-    merging_flops,
-    text_tower_flops,
-)
+from pruners.scorers import RaterAttention
+from pruners.shape import Shape
+from space.merging import merging_flops
+from space.scoring import decoder_scoring_flops, rater_choice_flops
+from space.selecting import selecting_flops
+from space.tower_reads import Read, read_question, tower_reads
+from space.towers import pruned_tower_flops, text_tower_flops, vision_tower_flops
+from space.working import WorkingStage, working_stages
 
 Convention = Literal["total", "llm-macs"]
 """Names of the conventions; see the module's text."""
@@ -41,14 +39,15 @@ class CostBreakdown:
     """The parts that a cost is the sum of: FLOPs, or MACs under ``llm-macs``.
 
     Attributes:
-        vision_tower: All layers of the vision tower over all tiles.
+        vision_tower: All layers of the vision tower over all tiles, with what scorers that prune
+            inside it compute.
         text_tower: The text tower over the question, when a scorer needs it.
         projector: The projector, on the tokens that reach it.
         decoder_linear: Projections and feed-forward layers of the decoder.
         decoder_attention: Attention products of the decoder.
         head: The output head at every position.
-        scoring: What scorers compute beyond the model's own work.
-        merging: Similarities between dropped tokens and those they merge into.
+        scoring: What scorers and selectors compute beyond the model's own work.
+        merging: Similarities between dropped tokens and those they merge into, and their keys.
     """
 
     vision_tower: int = 0
@@ -95,7 +94,7 @@ class CostModel:
         )
         self._macs_per_pair = 2 * query_size
         self._kept_tokens = shape.newline_tokens + shape.text_tokens
-        self._vision_tower = shape.tiles * _vision_tower_flops(shape.vision)
+        self._vision_tower = shape.tiles * vision_tower_flops(shape.vision)
         self._text_tower = text_tower_flops(shape.text_tower) if shape.text_tower else 0
         self._projector_per_token = (
             2 * shape.hidden_size * (shape.vision.hidden_size + shape.hidden_size)
@@ -117,32 +116,42 @@ class CostModel:
         """
         shape = self.shape
         alive, start = shape.visual_tokens, 0
-        projected = alive
-        token_layers = pair_layers = scoring = merging = text_tower = 0
-        for stage in stages:
+        entering = projected = alive
+        vision_tower = self._vision_tower
+        token_layers = pair_layers = scoring = merging = 0
+        rated = False
+        reads: dict[Read, int] = {}
+        for working in stages:
+            stage = working.stage
             tokens = alive + self._kept_tokens
             token_layers += (stage.layer - start) * tokens
             pair_layers += (stage.layer - start) * tokens * tokens
+            if stage.in_tower:
+                vision_tower = pruned_tower_flops(working, shape)
+            elif working.alive > 0:
+                reads |= tower_reads(working, shape)
+                scoring += selecting_flops(working, alive, shape)
+                merging += merging_flops(working, alive, shape)
+                if stage.layer > 0:
+                    scoring += decoder_scoring_flops(working, alive, shape)
+                    rated = rated or isinstance(stage.scorer, RaterAttention)
+            alive, start = working.alive, stage.layer
             if stage.layer == 0:
-                projected = stage.alive
-                scoring += encoder_scoring_flops(stage, shape)
-                if choosers(stage)[0]:
-                    text_tower = self._text_tower
-            else:
-                scoring += decoder_scoring_flops(stage, alive, shape)
-            merging += merging_flops(stage, alive, shape)
-            alive, start = stage.alive, stage.layer
+                entering = alive
+                projected = alive if stage.features == "vision" else projected
         tokens = alive + self._kept_tokens
         token_layers += (shape.decoder_layers - start) * tokens
         pair_layers += (shape.decoder_layers - start) * tokens * tokens
+        if rated:
+            scoring += rater_choice_flops(entering, shape)
         return CostBreakdown(
-            vision_tower=self._vision_tower,
-            text_tower=text_tower,
+            vision_tower=vision_tower,
+            text_tower=self._text_tower if read_question(reads) else 0,
             projector=projected * self._projector_per_token,
             decoder_linear=2 * self._macs_per_token * token_layers,
             decoder_attention=2 * self._macs_per_pair * pair_layers,
             head=tokens * self._head_per_token,
-            scoring=scoring,
+            scoring=scoring + shape.tiles * sum(reads.values()),
             merging=merging,
         )
 
@@ -213,34 +222,6 @@ class CostModel:
         return segments
 
 
-def working_stages(schedule: Schedule, shape: Shape) -> tuple[WorkingStage, ...]:
-    """Return the stages of a schedule that drop tokens on a shape, in counts.
-
-    Args:
-        schedule: The schedule.
-        shape: Shape of the model.
-
-    Returns:
-        One entry per stage that leaves fewer tokens alive than there were; the others do nothing.
-
-    Raises:
-        ScheduleMismatchError: A stage's layer lies beyond the shape's decoder.
-    """
-    if schedule.stages and schedule.stages[-1].layer >= shape.decoder_layers:
-        raise ScheduleMismatchError(
-            f"the schedule has a stage at layer {schedule.stages[-1].layer}, but {shape.name} has "
-            f"{shape.decoder_layers} decoder layers; use schedule.scaled_to(shape)"
-        )
-    working, previous = [], shape.visual_tokens
-    for stage, count in zip(schedule.stages, schedule.counts(shape.visual_tokens), strict=True):
-        if count.alive < previous:
-            working.append(
-                WorkingStage(count.layer, count.alive, count.contextual, stage.scorer, stage.merge)
-            )
-        previous = count.alive
-    return tuple(working)
-
-
 def price(schedule: Schedule, shape: Shape) -> Cost:
     """Price a schedule in every way.
 
@@ -288,12 +269,3 @@ def dense_cost(shape: Shape) -> Cost:
         Cost of one prefill of one sample.
     """
     return price(Schedule(), shape)
-
-
-def _vision_tower_flops(vision: VisionShape) -> int:
-    """One tile through every layer of the tower, with its patch embedding."""
-    tokens, width = vision.patches + vision.class_token, vision.hidden_size
-    layer = 2 * tokens * (4 * width**2 + 2 * width * vision.intermediate_size)
-    attention = 4 * tokens**2 * width
-    embedding = 2 * vision.patches * vision.channels * vision.patch_size**2 * width
-    return vision.layers * (layer + attention) + embedding

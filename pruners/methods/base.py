@@ -76,11 +76,12 @@ def with_mean(schedule: Schedule, tokens: int, shape: Shape) -> Schedule:
     Raises:
         ScheduleError: Even boundaries at layers 1, 2, ... and one token per stage keep more.
     """
-    here = _scaled(schedule.stages, 1.0, shape)
+    depth = shape.decoder_layers / PAPER_LAYERS
+    here = moved_boundaries(schedule.stages, depth, shape.decoder_layers)
     if _mean(here, 0.0, shape) > tokens - 0.5:
         for step in range(STEPS, 0, -1):
             factor = step / STEPS
-            moved = _scaled(schedule.stages, factor, shape)
+            moved = moved_boundaries(schedule.stages, factor * depth, shape.decoder_layers)
             if _mean(moved, factor, shape) <= tokens:
                 break
         here = moved
@@ -100,6 +101,29 @@ def with_mean(schedule: Schedule, tokens: int, shape: Shape) -> Schedule:
     )
 
 
+def moved_boundaries(stages: Sequence[Stage], scale: float, layers: int) -> tuple[Stage, ...]:
+    """Multiply boundaries by a factor; they stay distinct and above 0.
+
+    Args:
+        stages: Stages by rising layer.
+        scale: The factor.
+        layers: Decoder layers that there are.
+
+    Returns:
+        The stages, with layers rounded half up; of those that meet at the last layer, the last.
+    """
+    moved: list[Stage] = []
+    for stage in stages:
+        layer = stage.layer
+        if layer > 0:
+            layer = max(1, math.floor(scale * layer + 0.5))
+            if moved and layer <= moved[-1].layer:
+                layer = moved[-1].layer + 1
+        moved.append(stage.model_copy(update={"layer": min(layer, layers - 1)}))
+    by_layer = {stage.layer: stage for stage in moved}
+    return tuple(by_layer.values())
+
+
 def layer_at(layer: int, shape: Shape) -> int:
     """Carry a boundary of the papers' 32 layers over to a shape, by relative depth.
 
@@ -112,21 +136,6 @@ def layer_at(layer: int, shape: Shape) -> int:
     """
     moved = math.floor(layer * shape.decoder_layers / PAPER_LAYERS + 0.5)
     return min(max(moved, 1), shape.decoder_layers - 1)
-
-
-def _scaled(stages: Sequence[Stage], factor: float, shape: Shape) -> tuple[Stage, ...]:
-    """Move boundaries to a share of their depth; they stay distinct."""
-    moved: list[Stage] = []
-    for stage in stages:
-        layer = stage.layer
-        if layer > 0:
-            depth = factor * layer * shape.decoder_layers / PAPER_LAYERS
-            layer = max(1, math.floor(depth + 0.5))
-            if moved and layer <= moved[-1].layer:
-                layer = moved[-1].layer + 1
-        moved.append(stage.model_copy(update={"layer": min(layer, shape.decoder_layers - 1)}))
-    by_layer = {stage.layer: stage for stage in moved}  # of those that meet, the later one
-    return tuple(by_layer.values())
 
 
 def _with_factor(stages: Sequence[Stage], factor: float, shape: Shape) -> tuple[Stage, ...]:

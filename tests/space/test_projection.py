@@ -142,13 +142,15 @@ def test_stages_saturate_at_the_dense_count() -> None:
     assert at_dense.stages == ()
 
 
-def test_decoder_schedules_cannot_go_below_their_dense_layers() -> None:
+def test_boundaries_move_earlier_only_where_the_budget_asks_for_it() -> None:
     stages = (Stage(layer=16, retention=0.1, scorer=VisualSelfAttention()),)
-    with pytest.raises(BudgetError, match=r"budget of 30% .* earlier boundaries"):
-        project(Schedule(stages=stages), SHAPE, parse_budget("30%"))
-    assert_spends(
-        project(Schedule(stages=stages), SHAPE, parse_budget("60%")), SHAPE, parse_budget("60%")
-    )
+    for text, boundary in (("60%", 16), ("57%", 16), ("55%", 13), ("30%", 5), ("17%", 1)):
+        budget = parse_budget(text)
+        found = project(Schedule(stages=stages), SHAPE, budget)
+        assert [stage.layer for stage in found.stages] == [boundary]
+        assert_spends(found, SHAPE, budget)
+    with pytest.raises(BudgetError, match=r"budget of 16% is below 16\.\d+% .* fewest tokens"):
+        project(Schedule(stages=stages), SHAPE, parse_budget("16%"))
 
 
 def test_dense_has_nothing_to_scale() -> None:

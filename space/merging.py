@@ -1,0 +1,70 @@
+"""What merging dropped tokens costs, in FLOPs: keys, and similarities to what they merge into."""
+
+from __future__ import annotations
+
+from pruners.merges import (
+    BipartiteMatching,
+    ClusterAverage,
+    DensityPeaks,
+    NearestReference,
+    SimilarityWeighted,
+)
+from pruners.scorers import KeyNorm
+from pruners.shape import Shape
+from space.scoring import computes_keys
+from space.selecting import compared_width
+from space.tower_reads import vision_keys_flops
+from space.working import WorkingStage
+
+
+def merging_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
+    """Price the keys and similarities by which dropped tokens are merged into others.
+
+    Args:
+        working: The stage.
+        previous: Visual tokens alive before it.
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs over all tiles.
+    """
+    stage, merge = working.stage, working.stage.merge
+    if working.alive == 0:
+        return 0
+    images = shape.tiles if working.layer == 0 else 1
+    dropped = previous - working.chosen(images)
+    if isinstance(merge, NearestReference):
+        if working.contextual == 0:
+            return 0
+        pairs = (dropped - working.contextual) * working.contextual
+        return _keys_flops(working, previous, shape) + _products(pairs, working, shape)
+    if isinstance(merge, BipartiteMatching):
+        pairs = dropped * working.chosen(images)
+        return _keys_flops(working, previous, shape) + _products(pairs, working, shape)
+    width = compared_width(stage, shape)
+    if isinstance(merge, ClusterAverage | SimilarityWeighted):
+        return 2 * dropped * working.dominant * width // images
+    if isinstance(merge, DensityPeaks) and working.contextual:
+        clustered = max(int(merge.recycled * dropped) + 1, working.contextual)
+        return 2 * min(clustered, dropped) ** 2 * width // images
+    return 0
+
+
+def _products(pairs: int, working: WorkingStage, shape: Shape) -> int:
+    """Price products of keys, which are averaged over heads before they are compared."""
+    if working.layer == 0:
+        vision = shape.vision
+        return 2 * pairs * (vision.hidden_size // vision.attention_heads) // shape.tiles
+    return 2 * pairs * shape.head_size
+
+
+def _keys_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
+    """Price the keys that tokens are compared by, where the scorer has not computed them."""
+    stage = working.stage
+    if working.layer > 0:
+        if computes_keys(stage):
+            return 0
+        return 2 * previous * shape.hidden_size * shape.key_value_heads * shape.head_size
+    if isinstance(stage.scorer, KeyNorm):
+        return 0
+    return shape.tiles * vision_keys_flops(shape.vision)

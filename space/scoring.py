@@ -1,0 +1,79 @@
+"""What decoder stages compute for their scores, in FLOPs.
+
+Counted are matrix products, at 2 FLOPs per multiply-accumulate, as the runtime in `pruners`
+executes them: only the rows of attention that a score needs. Sorting, softmax and other elementwise
+work is not counted, as in the model's own figures.
+"""
+
+from __future__ import annotations
+
+from pruners.scorers import KeyNorm, LastTokenAttention, RaterAttention, VisualSelfAttention
+from pruners.selectors import LeastDuplication
+from pruners.shape import Shape
+from pruners.stages import Stage
+from space.working import WorkingStage
+
+
+def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
+    """Price the scores that a stage computes in the decoder.
+
+    Queries are computed for the tokens whose attention is read, keys for the whole sequence.
+    (VisionDrop's released scorer also projects the other queries and all values, and uses neither;
+    for its 64-token schedule that would add 1 % to the total.)
+
+    Args:
+        working: The stage, at a layer above 0.
+        previous: Visual tokens alive before it.
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs; 0 for a stage that drops everything, which needs no score.
+    """
+    if working.alive == 0:
+        return 0
+    scorer, selector = working.stage.scorer, working.stage.selector
+    query_size = shape.attention_heads * shape.head_size
+    others = shape.newline_tokens + shape.text_tokens
+    sequence = previous + others
+    keys = 2 * sequence * shape.hidden_size * shape.key_value_heads * shape.head_size
+    flops = 0
+    if computes_keys(working.stage):
+        flops += keys
+    if isinstance(scorer, VisualSelfAttention):
+        attended = previous if scorer.mean == "bidirectional" else sequence
+        flops += _rows(previous, attended, query_size, shape)
+    elif isinstance(scorer, LastTokenAttention):
+        flops += _rows(1, sequence, query_size, shape)
+    elif isinstance(scorer, RaterAttention):
+        # Which of the text tokens are raters differs between samples: rows of all are computed.
+        flops += _rows(others, sequence, query_size, shape)
+    if isinstance(selector, LeastDuplication) and selector.text_pivots > 0:
+        # Text pivots are chosen by the keys of the layer before.
+        known = isinstance(scorer, KeyNorm) and scorer.reads == "previous"
+        flops += 0 if known else keys
+    return flops
+
+
+def rater_choice_flops(visual_tokens: int, shape: Shape) -> int:
+    """Price the choice of the rater tokens, once per schedule.
+
+    Args:
+        visual_tokens: Visual tokens that enter the decoder.
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs of the products between visual tokens and all others.
+    """
+    return 2 * visual_tokens * (shape.newline_tokens + shape.text_tokens) * shape.hidden_size
+
+
+def computes_keys(stage: Stage) -> bool:
+    """Whether a decoder stage's scorer computes a layer's keys, which merge rules can then use."""
+    return isinstance(
+        stage.scorer, VisualSelfAttention | LastTokenAttention | RaterAttention | KeyNorm
+    )
+
+
+def _rows(rows: int, attended: int, query_size: int, shape: Shape) -> int:
+    """Queries of some tokens and their products with the keys that they attend to."""
+    return 2 * rows * query_size * (shape.hidden_size + attended)

@@ -1,0 +1,54 @@
+"""What choosing tokens costs beyond their scores, in FLOPs: similarities between tokens."""
+
+from __future__ import annotations
+
+from pruners.selectors import Deduplicated, Determinantal, LeastDuplication, MaxMinDistance
+from pruners.shape import Shape
+from pruners.stages import Stage
+from space.working import WorkingStage
+
+
+def selecting_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
+    """Price the similarities by which a stage's selector chooses.
+
+    Args:
+        working: The stage.
+        previous: Visual tokens alive before it.
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs over all tiles; 0 for selectors that look at scores alone.
+    """
+    selector = working.stage.selector
+    images = shape.tiles if working.layer == 0 else 1
+    tokens, chosen = previous // images, working.chosen(images) // images
+    if chosen <= 0:
+        return 0
+    width = compared_width(working.stage, shape)
+    if isinstance(selector, MaxMinDistance):
+        return images * 2 * tokens**2 * width
+    if isinstance(selector, Determinantal):
+        # The kernel, and each choice's products with those before it (Chen et al. 2018).
+        return images * (2 * tokens**2 * width + tokens * chosen * (chosen - 1))
+    if isinstance(selector, Deduplicated):
+        others = tokens - int(selector.share * chosen)
+        return images * 2 * others**2 * width
+    if isinstance(selector, LeastDuplication):
+        pivots = min(selector.image_pivots, chosen) + min(selector.text_pivots, shape.text_tokens)
+        return images * 2 * pivots * tokens * width
+    return 0
+
+
+def compared_width(stage: Stage, shape: Shape) -> int:
+    """Return the width of the token vectors that a stage compares and merges.
+
+    Args:
+        stage: The stage.
+        shape: Shape of the model.
+
+    Returns:
+        The vision tower's width for vision features at layer 0, else the decoder's.
+    """
+    if stage.layer == 0 and stage.features == "vision":
+        return shape.vision.hidden_size
+    return shape.hidden_size
