@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pruners.merging import average_clusters, merge_into_references, reference_indices
+from pruners.merging import (
+    average_by_size,
+    average_clusters,
+    merge_into_references,
+    reference_indices,
+    weigh_by_similarity,
+)
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -96,8 +102,113 @@ def test_averaging_by_hand() -> None:
     assert clusters[0].tolist() == [[3.0, 0.5], [0.0, 6.0]]
 
 
+def random_choice(total: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Tokens to keep and to drop, for two samples each."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(total, generator=generator) for _ in range(2)]
+    kept = torch.stack([order[:count].sort().values for order in orders])
+    dropped = torch.stack([order[count:].sort().values for order in orders])
+    return kept, dropped
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("total", "count"), [(1, 1), (8, 1), (12, 5), (12, 11), (6, 6)])
+def test_weighing_by_similarity_equals_a_loop(seed: int, total: int, count: int) -> None:
+    kept, dropped = random_choice(total, count, seed)
+    tokens = torch.randn(2, total, 4, generator=torch.Generator().manual_seed(seed))
+    merged = weigh_by_similarity(tokens, kept, dropped)
+    assert merged.shape == (2, count, 4)
+    for row in range(2):
+        centres = [tokens[row, index] for index in kept[row]]
+        members = [[(1.0, centre)] for centre in centres]
+        for index in dropped[row]:
+            place = nearest(tokens[row, index], centres)
+            weight = max(0.0, cosine(tokens[row, index], centres[place]))
+            members[place].append((weight, tokens[row, index]))
+        for place, parts in enumerate(members):
+            weights = sum(weight for weight, _ in parts)
+            for column in range(4):
+                mean = sum(weight * float(token[column]) for weight, token in parts) / weights
+                assert merged[row, place, column].item() == pytest.approx(mean, abs=1e-5)
+
+
+def test_weighing_by_similarity_by_hand() -> None:
+    # Kept: a = (2, 0) and b = (0, 4). (3, 4) has cosine 0.6 with a and 0.8 with b, and joins b:
+    # ((0, 4) + 0.8 (3, 4)) / 1.8 = (4/3, 4). (1, 0) joins a with weight 1: ((2, 0) + (1, 0)) / 2.
+    # (-3, -4) has cosine -0.6 with a, -0.8 with b: it joins a and weighs nothing.
+    tokens = torch.tensor([[[2.0, 0.0], [3.0, 4.0], [0.0, 4.0], [1.0, 0.0], [-3.0, -4.0]]])
+    merged = weigh_by_similarity(tokens, torch.tensor([[0, 2]]), torch.tensor([[1, 3, 4]]))
+    assert merged[0, 0].tolist() == pytest.approx([1.5, 0.0])
+    assert merged[0, 1].tolist() == pytest.approx([4 / 3, 4.0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("total", "count"), [(1, 1), (8, 1), (12, 5), (12, 11), (6, 6)])
+def test_averaging_by_size_equals_a_loop(seed: int, total: int, count: int) -> None:
+    kept, dropped = random_choice(total, count, seed)
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(2, total, 4, generator=generator)
+    keys = torch.randn(2, total, 3, generator=generator)
+    sizes = torch.randint(1, 9, (2, total), generator=generator).float()
+    merged, merged_sizes = average_by_size(tokens, keys, sizes, kept, dropped)
+    assert merged_sizes.sum(dim=-1).tolist() == sizes.sum(dim=-1).tolist()
+    for row in range(2):
+        # A token of size s is s patches, all alike.
+        patches = [[tokens[row, i].tolist()] * int(sizes[row, i]) for i in kept[row]]
+        for index in dropped[row]:
+            place = nearest(keys[row, index], [keys[row, centre] for centre in kept[row]])
+            patches[place] += [tokens[row, index].tolist()] * int(sizes[row, index])
+        for place, members in enumerate(patches):
+            assert merged_sizes[row, place].item() == len(members)
+            mean = [sum(column) / len(members) for column in zip(*members, strict=True)]
+            assert merged[row, place].tolist() == pytest.approx(mean, abs=1e-5)
+
+
+def test_averaging_by_size_by_hand() -> None:
+    # The dropped token's key points the way of the second kept one's, whatever the tokens are:
+    # (3 * 4 + 1 * 8) / (3 + 1) = 5. The first keeps its size of 2.
+    tokens = torch.tensor([[[7.0], [8.0], [4.0]]])
+    keys = torch.tensor([[[1.0, 0.0], [0.1, 5.0], [0.0, 1.0]]])
+    sizes = torch.tensor([[2.0, 1.0, 3.0]])
+    merged, merged_sizes = average_by_size(
+        tokens, keys, sizes, torch.tensor([[0, 2]]), torch.tensor([[1]])
+    )
+    assert merged.tolist() == [[[7.0], [5.0]]]
+    assert merged_sizes.tolist() == [[2.0, 4.0]]
+
+
+def test_of_equally_similar_kept_tokens_the_earlier_is_joined() -> None:
+    tokens = torch.ones(1, 4, 2)
+    kept, dropped = torch.tensor([[1, 2]]), torch.tensor([[0, 3]])
+    merged, sizes = average_by_size(tokens, tokens, torch.ones(1, 4), kept, dropped)
+    assert sizes.tolist() == [[3.0, 1.0]]
+    assert merged.tolist() == tokens[:, :2].tolist()
+    # Zero vectors are similar to nothing: cosine 0, weight 0.
+    nothing = torch.zeros(1, 4, 2)
+    assert weigh_by_similarity(nothing, kept, dropped).tolist() == nothing[:, :2].tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_merges_as_its_samples_do(dtype: torch.dtype) -> None:
+    tokens = torch.randn(2, 40, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    sizes = torch.arange(80).view(2, 40) % 5 + 1
+    kept, dropped = random_choice(40, 12, seed=1)
+    weighed = weigh_by_similarity(tokens, kept, dropped)
+    averaged = average_by_size(tokens, tokens, sizes, kept, dropped)
+    for row in range(2):
+        own = slice(row, row + 1)
+        alone = weigh_by_similarity(tokens[own], kept[own], dropped[own])
+        assert torch.equal(alone[0], weighed[row])
+        parts = average_by_size(tokens[own], tokens[own], sizes[own], kept[own], dropped[own])
+        assert all(torch.equal(a[0], b[row]) for a, b in zip(parts, averaged, strict=True))
+
+
 def test_merging_keeps_the_dtype() -> None:
     tokens = torch.randn(1, 6, 4, dtype=torch.bfloat16)
     assert merge_into_references(tokens, tokens, 2, "sum").dtype == torch.bfloat16
     kept, dropped = torch.tensor([[0, 1]]), torch.tensor([[2, 3, 4, 5]])
     assert average_clusters(tokens, kept, dropped).dtype == torch.bfloat16
+    assert weigh_by_similarity(tokens, kept, dropped).dtype == torch.bfloat16
+    merged, sizes = average_by_size(tokens, tokens, torch.ones(1, 6), kept, dropped)
+    assert merged.dtype == torch.bfloat16
+    assert sizes.dtype == torch.float32  # whole numbers above 256 have no place in bfloat16

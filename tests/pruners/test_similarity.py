@@ -1,4 +1,4 @@
-"""DeSAP's equation 3, against a loop that is typed off the paper, and by hand."""
+"""Similarity to the question, against loops that are typed off the papers, and by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pruners.similarity import aligned_similarity, mean_similarity
+from pruners.similarity import aligned_similarity, mean_similarity, question_relevance
 
 
 def embeddings(*shape: int, seed: int) -> Tensor:
@@ -80,3 +80,37 @@ def test_plain_similarity_by_hand() -> None:
     assert mean_similarity(patches, tokens, mask)[0].tolist() == pytest.approx([0.8, -0.4])
     clamped = mean_similarity(patches, tokens, mask, clamp_negative=True)
     assert clamped[0].tolist() == pytest.approx([0.8, 0.0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("patches", [1, 7])
+def test_question_relevance_equals_a_loop(seed: int, patches: int) -> None:
+    vectors = embeddings(2, patches, 6, seed=seed)
+    question = embeddings(2, 6, seed=seed + 10)
+    scores = question_relevance(vectors, question)
+    for row in range(2):
+        for place in range(patches):
+            a, b = vectors[row, place].tolist(), question[row].tolist()
+            product = sum(x * y for x, y in zip(a, b, strict=True))
+            cosine = product / (math.hypot(*a) * math.hypot(*b))
+            assert scores[row, place].item() == pytest.approx(cosine, abs=1e-6)
+
+
+def test_question_relevance_by_hand() -> None:
+    patches = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [0.0, -1.0], [0.6, 0.8]]])
+    scores = question_relevance(patches, torch.tensor([[0.8, 0.6]]))
+    # 0.8, 0.6 * 0.8 + 0.8 * 0.6 and -0.6; equal patches score alike.
+    assert scores[0].tolist() == pytest.approx([0.8, 0.96, -0.6, 0.96])
+    assert scores[0, 1] == scores[0, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_question_relevance_of_a_batch_is_that_of_its_samples(dtype: torch.dtype) -> None:
+    patches = embeddings(3, 60, 32, seed=0).to(dtype)
+    question = embeddings(3, 32, seed=1).to(dtype)
+    scores = question_relevance(patches, question)
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, question_relevance(patches.float(), question.float()))
+    for row in range(3):
+        alone = question_relevance(patches[row : row + 1], question[row : row + 1])
+        assert torch.equal(alone[0], scores[row])
