@@ -8,13 +8,15 @@ implementation the model runs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from functools import cached_property
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from pruners.saliency import cls_saliency
+from pruners.saliency import cls_saliency, patch_saliency
 from pruners.selection import gather_tokens
 
 Encoding = Literal["qq", "qk", "vv", "kk"]
@@ -77,19 +79,36 @@ def cls_attention(layer: VisionLayer, hidden: Tensor) -> Tensor:
     return cls_saliency(query, keys, attention.scale)
 
 
-def vision_keys(layer: VisionLayer, hidden: Tensor) -> Tensor:
-    """Compute what VisionDrop and VisionZip compare patches by: head-mean keys, L2-normalised.
+def key_heads(layer: VisionLayer, hidden: Tensor) -> Tensor:
+    """Compute a vision layer's keys.
 
     Args:
-        layer: The vision layer whose output reaches the projector.
-        hidden: The layer's input, CLS token first, (batch, 1 + patches, width).
+        layer: The layer.
+        hidden: The layer's input, (batch, tokens, width).
 
     Returns:
-        Keys of the patches, float32, (batch, patches, head size).
+        Keys, (batch, heads, tokens, head size).
     """
     attention = layer.self_attn
-    keys = split_heads(attention.k_proj(layer.layer_norm1(hidden)), attention.head_dim)
-    return normalize(keys[:, :, 1:].float().mean(dim=1), dim=-1)
+    return split_heads(attention.k_proj(layer.layer_norm1(hidden)), attention.head_dim)
+
+
+def patch_attention(layer: VisionLayer, hidden: Tensor, first: int) -> Tensor:
+    """Score patches by the attention that they pay each other in a vision layer.
+
+    Args:
+        layer: The layer.
+        hidden: The layer's input, (batch, tokens, width).
+        first: Place of the first patch: 1 behind a CLS token, else 0.
+
+    Returns:
+        Scores, float32, (batch, patches); see `pruners.saliency.patch_saliency`.
+    """
+    attention = layer.self_attn
+    normed = layer.layer_norm1(hidden)
+    queries = split_heads(attention.q_proj(normed[:, first:]), attention.head_dim)
+    keys = split_heads(attention.k_proj(normed), attention.head_dim)
+    return patch_saliency(queries, keys, attention.scale)
 
 
 def decoupled_output(layer: VisionLayer, hidden: Tensor, encoding: Encoding) -> Tensor:
@@ -120,29 +139,90 @@ def decoupled_output(layer: VisionLayer, hidden: Tensor, encoding: Encoding) -> 
     return attention.out_proj((weights @ values).transpose(1, 2).flatten(2))
 
 
-def decoder_queries_and_keys(
-    layer: DecoderLayer, hidden: Tensor, rotation: tuple[Tensor, Tensor], visual: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Compute a decoder layer's rotated queries of the visual tokens, and keys of all tokens.
+class LayerAttention:
+    """Attention of one decoder layer over a sequence: its keys once, queries of a few rows.
 
-    Args:
-        layer: The layer before which tokens are dropped.
-        hidden: The layer's input, (batch, length, width).
-        rotation: Cosines and sines of the rotary position embedding, each (batch or 1, length,
-            head size).
-        visual: Where the visual tokens are in the sequence, (batch, visual).
-
-    Returns:
-        Queries, (batch, heads, visual, head size), and keys, (batch, key-value heads, length,
-        head size).
+    Attributes:
+        scale: Factor on the dot products of queries and keys.
     """
-    attention = layer.self_attn
-    normed = layer.input_layernorm(hidden)
-    cos, sin = (part.expand(hidden.shape[0], -1, -1) for part in rotation)
-    queries = split_heads(attention.q_proj(gather_tokens(normed, visual)), attention.head_dim)
-    keys = split_heads(attention.k_proj(normed), attention.head_dim)
-    queries = _rotate(queries, gather_tokens(cos, visual), gather_tokens(sin, visual))
-    return queries, _rotate(keys, cos, sin)
+
+    def __init__(
+        self, layer: DecoderLayer, hidden: Tensor, rotation: tuple[Tensor, Tensor]
+    ) -> None:
+        """Take what the layer is given.
+
+        Args:
+            layer: The layer.
+            hidden: Its input, (batch, length, width).
+            rotation: Cosines and sines of the rotary position embedding, each (batch or 1, length,
+                head size).
+        """
+        self.scale = layer.self_attn.scaling
+        self._attention = layer.self_attn
+        self._layer = layer
+        self._hidden = hidden
+        self._rotation = tuple(part.expand(hidden.shape[0], -1, -1) for part in rotation)
+
+    def to(self, device: torch.device) -> LayerAttention:
+        """Compute keys and move them, for models that are spread over several devices."""
+        if device == self._hidden.device:
+            return self
+        moved = copy(self)
+        moved.keys = self.keys.to(device)
+        return moved
+
+    @cached_property
+    def keys(self) -> Tensor:
+        """Rotated keys of all tokens, (batch, key-value heads, length, head size)."""
+        return _rotate(self._key_heads, *self._rotation)
+
+    def keys_rotated(self, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """Rotate the keys of all tokens by other positions.
+
+        Args:
+            rotation: Cosines and sines, each (batch, length, head size).
+
+        Returns:
+            Keys, (batch, key-value heads, length, head size).
+        """
+        cos, sin = (part.to(self._hidden.device) for part in rotation)
+        return _rotate(self._key_heads, cos, sin).to(rotation[0].device)
+
+    def keys_of(self, places: Tensor) -> Tensor:
+        """Compute the rotated keys of some tokens only.
+
+        Args:
+            places: Where they are in the sequence, (batch, count).
+
+        Returns:
+            Keys, (batch, key-value heads, count, head size).
+        """
+        return self._rotated(self._attention.k_proj, places)
+
+    def queries(self, places: Tensor) -> Tensor:
+        """Compute the rotated queries of some tokens.
+
+        Args:
+            places: Where they are in the sequence, (batch, count).
+
+        Returns:
+            Queries, (batch, heads, count, head size).
+        """
+        return self._rotated(self._attention.q_proj, places)
+
+    @cached_property
+    def _key_heads(self) -> Tensor:
+        return split_heads(self._attention.k_proj(self._normed), self._attention.head_dim)
+
+    @cached_property
+    def _normed(self) -> Tensor:
+        return self._layer.input_layernorm(self._hidden)
+
+    def _rotated(self, projection: Projection, places: Tensor) -> Tensor:
+        wanted, places = places.device, places.to(self._hidden.device)
+        chosen = projection(gather_tokens(self._normed, places))
+        cos, sin = (gather_tokens(part, places) for part in self._rotation)
+        return _rotate(split_heads(chosen, self._attention.head_dim), cos, sin).to(wanted)
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

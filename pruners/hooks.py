@@ -22,9 +22,11 @@ from pruners.continuation import Continuation
 from pruners.errors import InputError
 from pruners.per_thread import PerThread
 from pruners.plan import Plan
-from pruners.prefill import Prefill, PrefillRecord
+from pruners.prefill import Prefill, PrefillRecord, padded
 from pruners.text_tower import QuestionOutputs, TextTower
-from pruners.vision import VisionOutputs, VisionParts, VisionRecorder
+from pruners.tower import TowerPruning
+from pruners.vision import VisionRecorder
+from pruners.vision_outputs import VisionOutputs, VisionParts
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -61,8 +63,12 @@ class PruningHooks:
         self._current: PerThread[Prefill | Continuation] = PerThread()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
-        if plan.encoder is not None:
-            # Installed first, so that its outputs are there when the hooks below look for them.
+        self._reads_images = plan.encoder is not None or parts != VisionParts()
+        # Installed first, so that outputs are there when the hooks below look for them.
+        if plan.encoder is not None and plan.in_tower:
+            stage, counts = plan.encoder
+            self._handles.append(TowerPruning(adapter, stage, counts.alive))
+        elif self._reads_images:
             self._handles.append(VisionRecorder(adapter, parts, text_tower))
         try:
             if plan.prunes:
@@ -83,7 +89,7 @@ class PruningHooks:
             self._handles.append(
                 layer.register_forward_pre_hook(partial(self._enter_layer, index), with_kwargs=True)
             )
-        if self._plan.encoder is not None:
+        if self._reads_images:
             self._handles += [
                 adapter.vision_tower.register_forward_hook(self._leave_tower),
                 adapter.projector.register_forward_pre_hook(self._enter_projector),
@@ -119,9 +125,18 @@ class PruningHooks:
             Image features, (batch, N, width); in a prefill, zeros stand for what its encoder stage
             drops.
         """
+        if self._plan.in_tower:
+            assert vision.pixels is not None
+            output = self._adapter.vision_tower(vision.pixels)
+            tower = TowerPruning.recorded(output)
+            assert tower is not None
+            return self._projected(tower.tokens)
         skipped = 1 if self._adapter.class_token else 0
-        features: Tensor = self._adapter.projector(vision.features[:, skipped:])
-        return features
+        return self._projected(vision.features[:, skipped:])
+
+    def _projected(self, features: Tensor) -> Tensor:
+        projected: Tensor = self._adapter.projector(features)
+        return projected
 
     # The outermost call: arguments whose meaning depends on the sequence's length.
 
@@ -171,21 +186,31 @@ class PruningHooks:
                 )
         image_mask = self._adapter.image_mask(call)
         prefill = Prefill(self._adapter, self._plan, image_mask, input_ids=call.input_ids)
-        if self._plan.encoder is not None and call.encoded_images is not None:
-            vision = VisionRecorder.recorded(call.encoded_images)
-            if vision is None:
-                raise InputError(
-                    "the images were encoded before the schedule was applied; pass pixel_values"
-                )
-            repeats, rest = divmod(image_mask.shape[0], len(vision))
-            if rest == 0:
-                # Beam search repeats the decoder's inputs, but not what was recorded of the images.
-                rows = torch.arange(len(vision), device=vision.features.device)
-                vision = vision.select(rows.repeat_interleave(repeats))
-            prefill.vision = vision
-            self._current.value = prefill
-            self.project(vision)
+        if self._reads_images and call.encoded_images is not None:
+            self._take_encoded(prefill, call.encoded_images)
         return prefill
+
+    def _take_encoded(self, prefill: Prefill, encoded: Any) -> None:
+        """Run the encoder stage on images that were encoded before the call."""
+        tower, vision = TowerPruning.recorded(encoded), VisionRecorder.recorded(encoded)
+        images = tower.tokens if tower is not None else vision
+        if images is None:
+            raise InputError(
+                "the images were encoded before the schedule was applied; pass pixel_values"
+            )
+        repeats, rest = divmod(prefill.image_mask.shape[0], len(images))
+        if rest == 0:
+            # Beam search repeats the decoder's inputs, but not what was recorded of the images.
+            rows = torch.arange(len(images), device=prefill.image_mask.device)
+            rows = rows.repeat_interleave(repeats)
+            vision = None if vision is None else vision.select(rows)
+            tower = None if tower is None else tower.select(rows)
+        prefill.vision, prefill.tower = vision, tower
+        self._current.value = prefill
+        if tower is not None:
+            self._projected(tower.tokens)
+        elif vision is not None:
+            self.project(vision)
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self._current.value
@@ -203,18 +228,25 @@ class PruningHooks:
     def _leave_tower(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self._current.value
         if isinstance(call, Prefill):
-            call.vision = VisionRecorder.recorded(output)
+            if self._plan.in_tower:
+                call.tower = TowerPruning.recorded(output)
+            else:
+                call.vision = VisionRecorder.recorded(output)
 
     def _enter_projector(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
         call = self._current.value
         if not isinstance(call, Prefill):
             return None
-        features = call.select(self._questions(call))
+        call.questions = self._questions(call)
+        features = call.enter_projector()
         return None if features is None else (features,)
 
     def _leave_projector(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         call = self._current.value
-        return call.keep_projected(output) if isinstance(call, Prefill) else None
+        if isinstance(call, Prefill):
+            return call.leave_projector(output)
+        # Images encoded ahead of a call: the model counts them against the prompt's placeholders.
+        return padded(output, self._adapter.visual_tokens) if self._plan.in_tower else None
 
     # The decoder and its layers.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pruners.schedule import Schedule, StageCounts
+from pruners.schedule import Schedule, StageCounts, split_budget
+from pruners.scorers import QuestionRelevance, SimilarityFusion
 from pruners.stages import Stage
 
 
@@ -46,3 +47,37 @@ class Plan:
     def prunes(self) -> bool:
         """Whether any stage drops tokens."""
         return self.encoder is not None or bool(self.decoder)
+
+    @property
+    def in_tower(self) -> bool:
+        """Whether tokens leave inside the vision tower."""
+        return self.encoder is not None and self.encoder[0].in_tower
+
+    @property
+    def stages(self) -> Iterator[tuple[Stage, StageCounts]]:
+        """The stages that choose tokens, in order; one that drops all of them does not choose."""
+        if self.encoder is not None:
+            yield self.encoder
+        yield from (stage for stage in self.decoder.values() if stage[1].alive > 0)
+
+    @property
+    def question_scorer(self) -> SimilarityFusion | QuestionRelevance | None:
+        """The first scorer that compares the image with the question, or None."""
+        for stage, counts in self.stages:
+            scorer = stage.scorer
+            if isinstance(scorer, QuestionRelevance):
+                return scorer
+            if isinstance(scorer, SimilarityFusion) and fusion_split(stage, counts)[0] > 0:
+                return scorer
+        return None
+
+
+def patches_chosen(stage: Stage, counts: StageCounts) -> int:
+    """Count the dominant tokens that a stage chooses by score; the CLS token needs none."""
+    return counts.dominant - stage.keeps_cls
+
+
+def fusion_split(stage: Stage, counts: StageCounts) -> tuple[int, int]:
+    """Split the tokens of a stage that fuses scores: by similarity, and by saliency."""
+    assert isinstance(stage.scorer, SimilarityFusion)
+    return split_budget(patches_chosen(stage, counts), stage.scorer.weight)

@@ -12,22 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from pruners.adapters import ModelAdapter, adapter_for
-from pruners.encoder_stage import parts_read
 from pruners.errors import InputError, ModelError, ScheduleMismatchError
 from pruners.hooks import PruningHooks
 from pruners.per_thread import PerThread
 from pruners.plan import Plan
 from pruners.prefill import Prefill, PrefillRecord
 from pruners.questions import PromptReader
+from pruners.reads import vision_parts
 from pruners.schedule import Schedule
-from pruners.scorers import SimilarityFusion
 from pruners.text_tower import QuestionOutputs, TextTower
-from pruners.vision import (
-    VisionOutputs,
-    VisionParts,
-    check_layers,
-    check_text_tower,
-)
+from pruners.vision import check_layers, check_text_tower
+from pruners.vision_outputs import VisionOutputs
 
 _HANDLE = "_prunetune_handle"
 
@@ -53,7 +48,7 @@ class PrunedModel:
             adapter: The model.
             schedule: The schedule.
             plan: The schedule on this model.
-            text_tower: The text tower, if the encoder stage reads one.
+            text_tower: The text tower, if a stage reads one.
             reader: Reads questions from prompts.
         """
         self.schedule = schedule
@@ -62,7 +57,7 @@ class PrunedModel:
         self._text_tower = text_tower
         self._reader = reader
         self._given: PerThread[QuestionOutputs] = PerThread()
-        self._parts = parts_read(*plan.encoder) if plan.encoder else VisionParts()
+        self._parts = vision_parts(plan, adapter)
         self._hooks = PruningHooks(adapter, plan, self._parts, text_tower, self._questions_of)
         setattr(adapter.model, _HANDLE, self)
 
@@ -176,7 +171,7 @@ class PrunedModel:
 
     def _questions_of(self, prefill: Prefill) -> QuestionOutputs | None:
         """Find the questions of a prefill: given with it, given before, or read from the prompt."""
-        if not self._parts.encodings:
+        if not self._parts.need_text_tower:
             return None
         rows = prefill.image_mask.shape[0]
         if prefill.questions is not None:
@@ -192,8 +187,8 @@ class PrunedModel:
             return given.select(indices.repeat_interleave(rows // len(given)))
         if prefill.input_ids is None or self._text_tower is None:
             return None
-        scorer = self._plan.encoder[0].scorer if self._plan.encoder else None
-        assert isinstance(scorer, SimilarityFusion)
+        scorer = self._plan.question_scorer
+        assert scorer is not None
         texts = self._reader.read(prefill.input_ids, scorer.text)
         distinct = list(dict.fromkeys(texts))
         encoded = self._text_tower.encode(distinct)
@@ -238,10 +233,9 @@ def apply_schedule(
         )
     _check_depth(adapter, schedule)
     plan = Plan.of(schedule, adapter.visual_tokens)
-    parts = parts_read(*plan.encoder) if plan.encoder else VisionParts()
-    if plan.encoder is not None:
-        check_layers(adapter, parts)
-    tower = _find_text_tower(adapter, plan, text_tower) if parts.encodings else None
+    parts = vision_parts(plan, adapter)
+    check_layers(adapter, parts)
+    tower = _find_text_tower(adapter, plan, text_tower) if parts.need_text_tower else None
     reader = PromptReader(processor, getattr(model, "name_or_path", ""), adapter.image_token_id())
     return PrunedModel(adapter, schedule, plan, tower, reader)
 
@@ -266,8 +260,8 @@ def _find_text_tower(
     adapter: ModelAdapter, plan: Plan, text_tower: TextTower | str | os.PathLike[str] | None
 ) -> TextTower:
     if not isinstance(text_tower, TextTower):
-        scorer = plan.encoder[0].scorer if plan.encoder else None
-        assert isinstance(scorer, SimilarityFusion)
+        scorer = plan.question_scorer
+        assert scorer is not None
         text_tower = TextTower.load(scorer.text_tower if text_tower is None else text_tower)
     check_text_tower(adapter, text_tower)
     return text_tower.to(adapter.device, adapter.dtype)

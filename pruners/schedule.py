@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pruners.errors import ScheduleError
-from pruners.scorers import Downsampling, VisionScorer
+from pruners.scorers import Downsampling, QuestionRelevance, SimilarityFusion, VisionScorer
 from pruners.shape import Shape
 from pruners.stages import Stage
 
@@ -211,6 +211,18 @@ class Schedule(_Record):
                     "retention must not rise from stage to stage, but "
                     f"{later.retention:g} at layer {later.layer} follows {earlier.retention:g} "
                     f"at layer {earlier.layer}"
+                )
+        readers = [
+            stage.scorer
+            for stage in self.stages
+            if isinstance(stage.scorer, SimilarityFusion | QuestionRelevance)
+        ]
+        for other in readers[1:]:
+            if (other.text_tower, other.text) != (readers[0].text_tower, readers[0].text):
+                raise ValueError(
+                    "all scorers of a schedule that read the question need the same text_tower "
+                    f"and text, but one has {readers[0].text_tower!r}, {readers[0].text!r} and "
+                    f"another {other.text_tower!r}, {other.text!r}"
                 )
         if self.stages and self.stages[0].in_tower:
             for stage in self.stages[1:]:

@@ -19,11 +19,38 @@ class Selection:
         indices: For each, which visual token of before it is, or was merged into; -1 is the CLS
             token. (batch, alive)
         contextual: How many, at the end, are contextual.
+        sizes: Patches in each token, (batch, alive); None for one each.
     """
 
     tokens: Tensor
     indices: Tensor
     contextual: int = 0
+    sizes: Tensor | None = None
+
+    def behind_cls(self, cls_token: Tensor) -> Selection:
+        """Put the CLS token in front.
+
+        Args:
+            cls_token: Its vector, (batch, 1, width).
+
+        Returns:
+            The longer selection; the CLS token counts as one patch.
+        """
+        sizes = self.sizes
+        if sizes is not None:
+            sizes = torch.cat([torch.ones_like(cls_token[..., 0], dtype=sizes.dtype), sizes], dim=1)
+        index = self.indices.new_full((len(self.indices), 1), -1)
+        return Selection(
+            torch.cat([cls_token, self.tokens], dim=1),
+            torch.cat([index, self.indices], dim=1),
+            self.contextual,
+            sizes,
+        )
+
+    def select(self, rows: Tensor) -> Selection:
+        """Pick samples, (count,)."""
+        sizes = None if self.sizes is None else self.sizes[rows]
+        return Selection(self.tokens[rows], self.indices[rows], self.contextual, sizes)
 
 
 @dataclass(frozen=True)
@@ -38,6 +65,8 @@ class Layout:
         source: Where each position comes from in the dense sequence, (batch, length).
         position_ids: Positions for the rotary embedding, (batch, length).
         mask: True for tokens, False for padding, (batch, length); None without padding.
+        patches: Visual tokens of the dense model (N).
+        sizes: Patches in each visual token, (batch, visual); None for one each.
     """
 
     visual: Tensor
@@ -46,6 +75,8 @@ class Layout:
     source: Tensor
     position_ids: Tensor
     mask: Tensor | None
+    patches: int
+    sizes: Tensor | None = None
 
     @classmethod
     def dense(
@@ -79,7 +110,35 @@ class Layout:
             source=source,
             position_ids=source if position_ids is None else position_ids.expand(batch, -1),
             mask=None if mask is None else mask.bool(),
+            patches=visual_tokens,
         )
+
+    @property
+    def last_token(self) -> Tensor:
+        """Where each sample's last token is that is no padding, (batch, 1)."""
+        if self.mask is None:
+            return torch.full_like(self.source[:, :1], self.source.shape[1] - 1)
+        places = torch.arange(self.mask.shape[1], device=self.mask.device)
+        return (places * self.mask).amax(dim=-1, keepdim=True)
+
+    @property
+    def text(self) -> Tensor:
+        """Where everything is that is no visual token, rising, (batch, length - visual)."""
+        visual = torch.zeros_like(self.source, dtype=torch.uint8).scatter(1, self.visual, 1)
+        order = visual.argsort(dim=-1, stable=True)
+        return order[:, : self.source.shape[1] - self.visual.shape[1]]
+
+    def is_question(self, places: Tensor) -> Tensor:
+        """Say which places lie behind the image and are no padding.
+
+        Args:
+            places: Places in the sequence, (batch, count).
+
+        Returns:
+            True for such places, (batch, count).
+        """
+        behind = places > self.visual[:, -1:]
+        return behind if self.mask is None else behind & self.mask.gather(1, places)
 
     def to(self, device: torch.device) -> Layout:
         """Move to a device, for models that are spread over several."""
@@ -92,6 +151,8 @@ class Layout:
             source=self.source.to(device),
             position_ids=self.position_ids.to(device),
             mask=None if self.mask is None else self.mask.to(device),
+            patches=self.patches,
+            sizes=None if self.sizes is None else self.sizes.to(device),
         )
 
     def drop(self, hidden: Tensor, selection: Selection, *, compact: bool) -> tuple[Tensor, Layout]:
@@ -135,8 +196,15 @@ class Layout:
             if compact
             else rearrange(self.position_ids),
             mask=mask,
+            patches=self.patches,
+            sizes=self._sizes_after(selection),
         )
         return gather_tokens(hidden, order), layout
+
+    def _sizes_after(self, selection: Selection) -> Tensor | None:
+        if selection.sizes is not None or self.sizes is None:
+            return selection.sizes
+        return self.sizes.gather(1, selection.indices.clamp(min=0))
 
 
 def compact_positions(like: Tensor, mask: Tensor | None) -> Tensor:
@@ -152,6 +220,18 @@ def compact_positions(like: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return torch.arange(like.shape[1], device=like.device).expand(like.shape[0], -1)
     return (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def positions_from_zero(layout: Layout) -> Tensor:
+    """Shift each sample's positions so that its first token has position 0, (batch, length).
+
+    Padding on the left gets whatever position that leaves, at least 0.
+    """
+    positions = layout.position_ids
+    if layout.mask is None:
+        return positions - positions[:, :1]
+    first = positions.masked_fill(~layout.mask, torch.iinfo(positions.dtype).max)
+    return (positions - first.amin(dim=-1, keepdim=True)).clamp(min=0)
 
 
 def last_position(layout: Layout) -> Tensor:

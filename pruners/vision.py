@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -12,84 +11,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from pruners.adapters import ModelAdapter, adapter_for
-from pruners.attention_rows import Encoding, cls_attention, decoupled_output, vision_keys
+from pruners.attention_rows import (
+    cls_attention,
+    decoupled_output,
+    key_heads,
+    patch_attention,
+)
 from pruners.errors import InputError, ScheduleMismatchError
 from pruners.per_thread import PerThread
+from pruners.saliency import key_norms
 from pruners.text_tower import TextTower
-
-
-@dataclass(frozen=True)
-class VisionParts:
-    """Which parts of `VisionOutputs` to compute beside the features.
-
-    Attributes:
-        saliency_layers: Vision layers whose CLS attention is read, as negative indices.
-        keys: Whether the keys that contextual merging compares are computed.
-        encodings: Encodings of the decoupled embeddings; these need a text tower.
-    """
-
-    saliency_layers: frozenset[int] = frozenset()
-    keys: bool = False
-    encodings: frozenset[Encoding] = frozenset()
-
-
-@dataclass(frozen=True)
-class VisionOutputs:
-    """What encoder stages read of a batch of images.
-
-    Attributes:
-        features: Hidden states that the projector reads, CLS token first, (batch, 1 + visual,
-            width); without a CLS token, (batch, visual, width).
-        saliency: CLS attention by vision layer (negative index), mean over heads, (batch, visual).
-        keys: Normalised head-mean keys of the layer that makes the features, (batch, visual, head
-            size); None when not computed.
-        decoupled: Decoupled embeddings by encoding, normalised, CLS token first, (batch,
-            1 + visual, shared width).
-    """
-
-    features: Tensor
-    saliency: Mapping[int, Tensor] = field(default_factory=dict)
-    keys: Tensor | None = None
-    decoupled: Mapping[Encoding, Tensor] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return self.features.shape[0]
-
-    def select(self, indices: Tensor) -> VisionOutputs:
-        """Pick images.
-
-        Args:
-            indices: Indices of images, (count,).
-
-        Returns:
-            The picked images, in that order.
-        """
-        return VisionOutputs(
-            features=self.features[indices],
-            saliency={layer: scores[indices] for layer, scores in self.saliency.items()},
-            keys=None if self.keys is None else self.keys[indices],
-            decoupled={name: tokens[indices] for name, tokens in self.decoupled.items()},
-        )
-
-    def check(self, parts: VisionParts) -> None:
-        """Check that parts are there.
-
-        Args:
-            parts: What a schedule's encoder stage reads.
-
-        Raises:
-            InputError: A part was not computed.
-        """
-        missing = [
-            *(f"saliency of layer {i}" for i in sorted(parts.saliency_layers - set(self.saliency))),
-            *(["keys"] if parts.keys and self.keys is None else []),
-            *(f"decoupled {name!r}" for name in sorted(parts.encodings - set(self.decoupled))),
-        ]
-        if missing:
-            raise InputError(
-                f"the schedule's encoder stage reads {', '.join(missing)}, which these vision "
-                "outputs do not have; pass encode_images the text tower and the schedule's parts"
-            )
+from pruners.vision_outputs import VisionOutputs, VisionParts
 
 
 class VisionRecorder:
@@ -116,7 +48,10 @@ class VisionRecorder:
         self._text_tower = text_tower
         # Inputs of the vision layers in the tower call that is under way.
         self._inputs: PerThread[dict[int, Tensor]] = PerThread()
-        self._handles = [adapter.vision_tower.register_forward_pre_hook(self._start)]
+        self._pixels: PerThread[Tensor] = PerThread()
+        self._handles = [
+            adapter.vision_tower.register_forward_pre_hook(self._start, with_kwargs=True)
+        ]
         self._handles += [
             adapter.vision_layers[layer].register_forward_pre_hook(
                 partial(self._record, layer), with_kwargs=True
@@ -151,14 +86,15 @@ class VisionRecorder:
         feature = self._adapter.feature_layer
         if feature < -1:
             layers.add(feature + 1)  # The hidden states after a layer are the next layer's input.
-        if self._parts.keys:
+        if self._parts.keys or self._parts.key_norms or self._parts.patch_attention:
             layers.add(feature)
         if self._parts.encodings:
             layers.add(-1)
         return frozenset(layers)
 
-    def _start(self, tower: nn.Module, args: Any) -> None:
+    def _start(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._inputs.value = {}
+        self._pixels.value = args[0] if args else kwargs["pixel_values"]
 
     def _record(
         self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -169,9 +105,9 @@ class VisionRecorder:
     def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
         inputs = self._inputs.value
         self._inputs.value = None
-        if inputs is None or output is None:  # None: the tower raised an error.
-            return
-        object.__setattr__(output, self._ATTRIBUTE, self._outputs(inputs, output))
+        if inputs is not None and output is not None:  # None: the tower raised an error.
+            object.__setattr__(output, self._ATTRIBUTE, self._outputs(inputs, output))
+        self._pixels.value = None
 
     def _outputs(self, inputs: Mapping[int, Tensor], output: Any) -> VisionOutputs:
         adapter, parts = self._adapter, self._parts
@@ -182,16 +118,33 @@ class VisionRecorder:
                 layer: cls_attention(adapter.vision_layer(layer), inputs[layer])
                 for layer in sorted(parts.saliency_layers)
             }
-            keys = None
-            if parts.keys:
-                keys = vision_keys(adapter.vision_layer(feature), inputs[feature])
             decoupled = {
                 encoding: self._embed(
                     decoupled_output(adapter.vision_layer(-1), inputs[-1], encoding)
                 )
                 for encoding in sorted(parts.encodings)
             }
-        return VisionOutputs(features, saliency, keys, decoupled)
+            first = 1 if adapter.class_token else 0
+            joint = self._embed(features[:, first:]) if parts.joint else None
+            attention = None
+            if parts.patch_attention:
+                attention = patch_attention(adapter.vision_layer(feature), inputs[feature], first)
+            keys = norms = None
+            if parts.keys or parts.key_norms:
+                heads = key_heads(adapter.vision_layer(feature), inputs[feature])[:, :, first:]
+                # What VisionDrop and VisionZip compare patches by.
+                keys = normalize(heads.float().mean(dim=1), dim=-1) if parts.keys else None
+                norms = key_norms(heads) if parts.key_norms else None
+        return VisionOutputs(
+            features=features,
+            saliency=saliency,
+            keys=keys,
+            decoupled=decoupled,
+            patch_attention=attention,
+            key_norms=norms,
+            joint=joint,
+            pixels=self._pixels.value if parts.pixels else None,
+        )
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Bring tokens into the space shared with the text tower, normalised."""
@@ -201,7 +154,7 @@ class VisionRecorder:
 
 
 def check_layers(adapter: ModelAdapter, parts: VisionParts) -> None:
-    """Check that a vision tower has what an encoder stage reads.
+    """Check that a vision tower has what a schedule reads.
 
     Args:
         adapter: The model.
@@ -210,18 +163,40 @@ def check_layers(adapter: ModelAdapter, parts: VisionParts) -> None:
     Raises:
         ScheduleMismatchError: There is no CLS token, or no such layer.
     """
-    if not adapter.class_token:
+    if parts.need_class_token and not adapter.class_token:
         raise ScheduleMismatchError(
-            f"the encoder stage reads the CLS token, but {type(adapter.vision_tower).__name__} has "
-            "none; use a schedule whose stages are all above layer 0"
+            f"the schedule reads the CLS token, but {type(adapter.vision_tower).__name__} has "
+            "none; use scorers that need none, such as 'visual-self-attention'"
         )
     layers = len(adapter.vision_layers)
     for layer in sorted(parts.saliency_layers):
         if layer < -layers:
             raise ScheduleMismatchError(
-                f"the encoder stage reads vision layer {layer}, but the tower has {layers} layers; "
+                f"the schedule reads vision layer {layer}, but the tower has {layers} layers; "
                 f"expected -{layers} to -1"
             )
+
+
+def all_parts(adapter: ModelAdapter, text_tower: TextTower | None) -> VisionParts:
+    """List what scorers with their default options read of images.
+
+    Args:
+        adapter: The model.
+        text_tower: The paired text tower, or None to leave similarity out.
+
+    Returns:
+        The parts.
+    """
+    cls = adapter.class_token
+    return VisionParts(
+        saliency_layers=frozenset(range(-len(adapter.vision_layers), 0)) if cls else frozenset(),
+        keys=True,
+        encodings=frozenset({"qq"}) if text_tower else frozenset(),
+        patch_attention=True,
+        key_norms=True,
+        joint=text_tower is not None,
+        pixels=True,
+    )
 
 
 def check_text_tower(adapter: ModelAdapter, text_tower: TextTower) -> None:
@@ -249,14 +224,14 @@ def encode_images(
     text_tower: TextTower | None = None,
     parts: VisionParts | None = None,
 ) -> VisionOutputs:
-    """Compute everything that encoder stages read of images, once for any number of schedules.
+    """Compute everything that stages read of images, once for any number of schedules.
 
     Args:
         model: A supported vision-language model, with or without a schedule applied.
         pixel_values: Preprocessed images, (batch, channels, height, width).
         text_tower: Text tower paired with the vision tower; needed for similarity.
-        parts: What to compute; by default the CLS attention of the last two layers, the keys, and,
-            with a text tower, the ``"qq"`` decoupled embeddings.
+        parts: What to compute; by default all that scorers with their default options read (without
+            a text tower, all but similarity).
 
     Returns:
         The vision outputs, for `PrunedModel.prefill`.
@@ -264,23 +239,19 @@ def encode_images(
     Raises:
         UnsupportedModelError: The model's family has no adapter.
         ScheduleMismatchError: The parts or the text tower do not fit the model.
-        InputError: Decoupled embeddings are asked for without a text tower.
+        InputError: Similarity is asked for without a text tower.
     """
     adapter = adapter_for(model)
     if parts is None:
-        encodings: frozenset[Encoding] = frozenset({"qq"}) if text_tower else frozenset()
-        parts = VisionParts(frozenset({-1, -2}), keys=True, encodings=encodings)
-        if not adapter.class_token:
-            parts = VisionParts()
-    if parts != VisionParts():
-        check_layers(adapter, parts)
+        parts = all_parts(adapter, text_tower)
+    check_layers(adapter, parts)
     if text_tower is not None:
         check_text_tower(adapter, text_tower)
         text_tower.to(adapter.device, adapter.dtype)
-    elif parts.encodings:
+    elif parts.need_text_tower:
         raise InputError(
-            f"decoupled embeddings ({', '.join(sorted(parts.encodings))}) need the paired text "
-            "tower's projection; pass text_tower=TextTower.load(...)"
+            "embeddings in the space shared with the text tower need its projection; pass "
+            "text_tower=TextTower.load(...)"
         )
     recorder = VisionRecorder(adapter, parts, text_tower)
     try:

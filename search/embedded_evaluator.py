@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pruners.text_tower import QuestionOutputs, TextTower
-    from pruners.vision import VisionOutputs
+    from pruners.vision_outputs import VisionOutputs
 
 BATCH = 25
 """Samples per forward pass, of similar length; larger ones are no faster on two cores."""
@@ -185,14 +185,19 @@ class EmbeddedEvaluator:
         )
 
     def _encode_images(self, samples: Sequence[Sample]) -> VisionOutputs:
-        from pruners.vision import encode_images
+        from pruners.adapters import adapter_for
+        from pruners.vision import all_parts, encode_images
+        from pruners.vision_outputs import VisionOutputs
 
-        parts = []
+        # Plain attention beside the decoupled one, for comparing the two.
+        parts = all_parts(adapter_for(self._model), self._text_tower)
+        parts = replace(parts, encodings=frozenset({"qq", "qk"}))
+        batches = []
         for start in range(0, len(samples), BATCH):
             images = [sample.pil() for sample in samples[start : start + BATCH]]
             pixels = self._processor.image_processor(images, return_tensors="pt")["pixel_values"]
-            parts.append(encode_images(self._model, pixels, self._text_tower))
-        return _concatenated(parts)
+            batches.append(encode_images(self._model, pixels, self._text_tower, parts))
+        return VisionOutputs.joined(batches)
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Pad prompts to the longest: token ids and attention mask, each (batch, length)."""
@@ -238,23 +243,3 @@ def _data_file(split: str) -> Path:
     if not path.is_file():
         raise DataError(f"the benchmark's {path} is missing; reinstall prunetune")
     return path
-
-
-def _concatenated(parts: Sequence[VisionOutputs]) -> VisionOutputs:
-    """Join what was read of several batches of images."""
-    import torch
-
-    from pruners.vision import VisionOutputs
-
-    first = parts[0]
-    return VisionOutputs(
-        features=torch.cat([part.features for part in parts]),
-        saliency={
-            layer: torch.cat([part.saliency[layer] for part in parts]) for layer in first.saliency
-        },
-        keys=torch.cat([part.keys for part in parts if part.keys is not None]),
-        decoupled={
-            encoding: torch.cat([part.decoupled[encoding] for part in parts])
-            for encoding in first.decoupled
-        },
-    )

@@ -94,6 +94,10 @@ class ModelAdapter(ABC):
         """Return a decoder layer, typed for scoring."""
 
     @abstractmethod
+    def decoder_norm(self, hidden: Tensor) -> Tensor:
+        """Apply the decoder's last norm, (batch, length, width)."""
+
+    @abstractmethod
     def rotation(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the rotary position embedding.
 

@@ -57,6 +57,9 @@ class LlavaAdapter(ModelAdapter):
     def decoder_layer(self, index: int) -> DecoderLayer:
         return cast(DecoderLayer, self.decoder_layers[index])
 
+    def decoder_norm(self, hidden: Tensor) -> Tensor:
+        return cast(Tensor, self._llava.model.language_model.norm(hidden))
+
     def rotation(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         rotary = self._llava.model.language_model.rotary_emb
         return cast(tuple[Tensor, Tensor], rotary(hidden, position_ids=position_ids))

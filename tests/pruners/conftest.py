@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pruners import TextTower
+from pruners import Shape, TextTower
 
 VOCABULARY = ["<pad>", "<s>", "<unk>", "</s>", "<image>", "USER:", "ASSISTANT:"] + [
     f"w{index}" for index in range(33)
@@ -96,6 +96,11 @@ class TinyModel:
     clip_folder: str
     text_tower: TextTower
     visual_tokens: int = GRID * GRID
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the model, with those of its text tower."""
+        return Shape.from_config(self.model.config, name="tiny")
 
     def images(self, count: int, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

@@ -40,7 +40,7 @@ from pruners import (
     published,
 )
 from pruners.errors import InputError, ModelError, UnsupportedModelError
-from pruners.vision import VisionParts
+from pruners.vision_outputs import VisionParts
 
 QUESTIONS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
 ENCODER = Stage(

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from pruners import ScheduleMismatchError, encode_images
 from pruners.errors import InputError
-from pruners.vision import VisionParts
+from pruners.vision_outputs import VisionParts
 
 
 def test_outputs_equal_the_towers_own(tiny: Any) -> None:
@@ -67,7 +67,7 @@ def test_encoding_leaves_no_hooks(tiny: Any) -> None:
 
 def test_embeddings_without_a_text_tower_are_refused(tiny: Any) -> None:
     parts = VisionParts(encodings=frozenset({"qq"}))
-    with pytest.raises(InputError, match="need the paired text tower"):
+    with pytest.raises(InputError, match="text tower need its projection"):
         encode_images(tiny.model, tiny.images(1), parts=parts)
 
 
