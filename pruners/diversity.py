@@ -171,4 +171,8 @@ def _kernel(tokens: Tensor, scores: Tensor) -> Tensor:
     # Equal scores all become `SMALLEST_RELEVANCE`, instead of 0 / 0.
     span = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
     relevance = (scores - low) / span + SMALLEST_RELEVANCE
-    return relevance.unsqueeze(2) * _cosines(tokens) * relevance.unsqueeze(1)
+    similarity = _cosines(tokens)
+    # Rounding alone must not decide between tokens of equal relevance.
+    itself = similarity.diagonal(dim1=1, dim2=2)
+    itself.copy_(itself.round())
+    return relevance.unsqueeze(2) * similarity * relevance.unsqueeze(1)
