@@ -1,0 +1,259 @@
+"""Pruning inside the vision tower: tokens leave while it runs, or a smaller image enters it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from pruners.adapters import ModelAdapter
+from pruners.attention_rows import VisionAttention, split_heads
+from pruners.downsampling import image_grid, nearest_patches, resize_images
+from pruners.errors import InputError, ScheduleMismatchError
+from pruners.per_thread import PerThread
+from pruners.schedule import grid_tokens
+from pruners.scorers import Downsampling, InformationFlow, TokenMatching, TowerScorer
+from pruners.sequence import Selection
+from pruners.stages import Stage
+from pruners.tower_counts import feature_index, tower_tokens
+from pruners.tower_patches import FlowingPatches, MergingPatches, ResizedPatches, TowerPatches
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+_TAKE_BIAS = ("eager", "sdpa")
+"""Attention implementations whose mask argument may be any bias on the logits."""
+
+_PROJECTIONS = {
+    InformationFlow: FlowingPatches.projections,
+    TokenMatching: MergingPatches.projections,
+    Downsampling: ResizedPatches.projections,
+}
+
+
+@dataclass
+class _Call:
+    """One call of the tower.
+
+    Attributes:
+        patches: The patches in it; None before the first layer.
+        projected: What the attention projections of the newest layer returned, by name.
+        features: The hidden states that the projector reads; None before they are there.
+    """
+
+    patches: TowerPatches | None = None
+    projected: dict[str, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
+
+
+class TowerPruning:
+    """Runs a stage inside a model's vision tower, by hooks.
+
+    Tokens leave between a layer's output and the next one's input, so that from the layer on that
+    makes the features, the tower's hidden states are those of the CLS token and `alive` patches.
+    Each call attaches what is left to its output object, where `recorded` finds it.
+    """
+
+    _ATTRIBUTE = "prunetune_tower"
+
+    def __init__(self, adapter: ModelAdapter, stage: Stage, alive: int) -> None:
+        """Install the hooks.
+
+        Args:
+            adapter: The model.
+            stage: The stage at layer 0; its scorer is one of `pruners.scorers.TowerScorer`.
+            alive: Patches that leave the tower, counted by `Schedule.counts`.
+
+        Raises:
+            ScheduleMismatchError: The stage does not fit the tower.
+        """
+        self._adapter = adapter
+        self._alive = alive
+        self._scorer = _tower_scorer(adapter, stage)
+        layers = len(adapter.vision_layers)
+        self._feature = feature_index(layers, adapter.feature_layer)
+        self._entering = tower_tokens(
+            self._scorer, adapter.visual_tokens, alive, layers, adapter.feature_layer
+        )
+        if alive < adapter.visual_tokens:
+            self._check_scorer()
+        self._call: PerThread[_Call] = PerThread()
+        self._handles: list[Any] = []
+        self._install()
+
+    def remove(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+    @classmethod
+    def recorded(cls, output: Any) -> Selection | None:
+        """Find what a call of the tower left.
+
+        Args:
+            output: The output object of a vision tower call, or what `get_image_features` returned.
+
+        Returns:
+            The patches left, in raster order, without the CLS token: `tokens` are the features that
+            the projector reads, `indices` count the dense model's patches. None when the tower ran
+            without these hooks.
+        """
+        return getattr(output, cls._ATTRIBUTE, None)
+
+    def _check_scorer(self) -> None:
+        if isinstance(self._scorer, TokenMatching):
+            self._check_bias_is_taken()
+        elif isinstance(self._scorer, Downsampling) and grid_tokens(self._alive) != self._alive:
+            raise ScheduleMismatchError(
+                f"{self._alive} patches are no grid of h x h or h x (h + 1); take the count that "
+                "Schedule.counts gives"
+            )
+
+    def _check_bias_is_taken(self) -> None:
+        implementation = self._vision_config._attn_implementation
+        if implementation not in _TAKE_BIAS:
+            reason = (
+                "weighs tokens by size"
+                if isinstance(self._scorer, TokenMatching)
+                else "leaves images of a batch different counts"
+            )
+            raise ScheduleMismatchError(
+                f"scorer {self._scorer.kind!r} {reason}, which needs eager or SDPA attention, but "
+                f"the vision tower runs {implementation!r}; load the model with "
+                "attn_implementation='sdpa'"
+            )
+
+    def _install(self) -> None:
+        tower = self._adapter.vision_tower
+        self._handles.append(tower.register_forward_pre_hook(self._start, with_kwargs=True))
+        for index, layer in enumerate(self._adapter.vision_layers):
+            self._handles.append(
+                layer.register_forward_pre_hook(partial(self._enter_layer, index), with_kwargs=True)
+            )
+            if index < self._feature:
+                self._handles += [
+                    layer.get_submodule(f"self_attn.{name}").register_forward_hook(
+                        partial(self._project, name)
+                    )
+                    for name in _PROJECTIONS[type(self._scorer)]
+                ]
+        self._handles.append(tower.register_forward_hook(self._finish, always_call=True))
+
+    # On the way of one call: the tower, its layers, their projections.
+
+    def _start(
+        self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        self._call.value = None
+        shrinks = isinstance(self._scorer, Downsampling)
+        arguments = self._shrink(args, kwargs) if shrinks else None
+        self._call.value = _Call()
+        return arguments
+
+    def _shrink(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Make the images that the tower gets smaller."""
+        dense, config = self._adapter.visual_tokens, self._vision_config
+        if self._alive == dense:
+            return None
+        named = dict(zip(("pixel_values", "interpolate_pos_encoding"), args, strict=False)) | kwargs
+        pixel_values: Tensor = named["pixel_values"]
+        if pixel_values.shape[-2:] != (config.image_size, config.image_size):
+            height, width = pixel_values.shape[-2:]
+            raise InputError(
+                f"images of {height} x {width} pixels were given, but the vision tower takes "
+                f"{config.image_size} x {config.image_size}; preprocess them with the model's "
+                "processor"
+            )
+        grid = image_grid(self._alive)
+        named["pixel_values"] = resize_images(pixel_values, grid, config.patch_size)
+        named["interpolate_pos_encoding"] = True
+        return (), named
+
+    def _enter_layer(
+        self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        call = self._call.value
+        if call is None:
+            return None
+        hidden, *rest = args
+        if call.patches is None:
+            call.patches = self._patches(hidden)
+        elif index <= self._feature:
+            hidden = call.patches.leave(index - 1, hidden, call.projected)
+        call.projected = {}
+        if index == self._feature + 1:
+            call.features = hidden
+        bias = call.patches.key_bias
+        if bias is None:
+            return (hidden, *rest), kwargs
+        self._check_bias_is_taken()
+        tokens = hidden.shape[1]
+        mask = bias.to(hidden.dtype)[:, None, None].expand(-1, 1, tokens, -1)
+        return (hidden, mask, *rest[1:]), kwargs
+
+    def _project(self, name: str, projection: nn.Module, args: Any, output: Tensor) -> None:
+        call = self._call.value
+        if call is not None:
+            call.projected[name] = split_heads(output, self._attention.head_dim)
+
+    def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
+        call = self._call.value
+        self._call.value = None
+        if call is None or call.patches is None or output is None:  # None: an error was raised.
+            return
+        features = output.last_hidden_state if call.features is None else call.features
+        patches = call.patches
+        left = Selection(features[:, 1:], patches.indices, sizes=patches.sizes)
+        object.__setattr__(output, self._ATTRIBUTE, left)
+
+    def _patches(self, hidden: Tensor) -> TowerPatches:
+        """Start with what enters the first layer, (batch, 1 + patches, width)."""
+        dense, batch, device = self._adapter.visual_tokens, hidden.shape[0], hidden.device
+        entering = self._entering[0]
+        if hidden.shape[1] != 1 + entering:
+            raise InputError(
+                f"{hidden.shape[1] - 1} patches enter the vision tower, but the schedule was "
+                f"applied to a model of {dense}, of which {entering} should; preprocess images "
+                "with the model's processor"
+            )
+        if isinstance(self._scorer, Downsampling):
+            nearest = nearest_patches(image_grid(entering), math.isqrt(dense))
+            return ResizedPatches(batch, nearest.to(device))
+        if isinstance(self._scorer, TokenMatching):
+            return MergingPatches(batch, dense, device, alive=self._alive, feature=self._feature)
+        return FlowingPatches(
+            batch,
+            dense,
+            device,
+            alive=self._alive,
+            feature=self._feature,
+            momentum=self._scorer.momentum,
+            scale=self._attention.scale,
+        )
+
+    @property
+    def _attention(self) -> VisionAttention:
+        """An attention block of the tower; all have the same sizes."""
+        return self._adapter.vision_layer(-1).self_attn
+
+    @property
+    def _vision_config(self) -> Any:
+        return self._adapter.vision_tower.config
+
+
+def _tower_scorer(adapter: ModelAdapter, stage: Stage) -> TowerScorer:
+    scorer = stage.scorer
+    if not isinstance(scorer, TowerScorer):
+        raise ScheduleMismatchError(
+            f"scorer {scorer.kind!r} leaves no tokens inside the vision tower; expected "
+            "'information-flow', 'token-matching' or 'downsampling'"
+        )
+    if not adapter.class_token:
+        raise ScheduleMismatchError(
+            f"scorer {scorer.kind!r} prunes inside CLIP vision towers, but "
+            f"{type(adapter.vision_tower).__name__} has no CLS token; use a schedule whose stages "
+            "are all above layer 0"
+        )
+    return scorer
