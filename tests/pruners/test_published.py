@@ -6,8 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pruners import ScheduleError, dense, published
+from pruners.methods import METHODS
 from pruners.shape import LLAVA_1_5_7B
 
 TABLE = Path(__file__).parents[1] / "data" / "visiondrop_schedules.csv"
@@ -32,6 +35,79 @@ def test_visiondrop_has_the_published_counts(row: dict[str, str]) -> None:
 def test_desap_keeps_the_tokens_it_names(tokens: int) -> None:
     schedule = published("desap", tokens=tokens)
     assert schedule.visual_tokens_per_layer(32, 576) == (tokens,) * 32
+
+
+# Boundary, dominant and contextual tokens as in the papers and released scripts, of 576 tokens.
+PUBLISHED_COUNTS = {
+    ("fastv", 192): [(2, 166, 0)],
+    ("fastv", 128): [(2, 98, 0)],
+    ("fastv", 64): [(2, 30, 0)],
+    ("pyramiddrop", 270): [(8, 288, 0), (16, 144, 0), (24, 72, 0)],
+    # Kept tokens of its tables, and int((int(0.3 d) + 1) / 10) + 1 clusters of the d dropped ones.
+    ("sparsevlm", 192): [(3, 300, 9), (7, 200, 4), (16, 110, 3)],
+    ("sparsevlm", 128): [(3, 303, 9), (7, 110, 7), (16, 36, 3)],
+    ("sparsevlm", 96): [(3, 238, 11), (7, 48, 7), (16, 26, 1)],
+    ("sparsevlm", 64): [(3, 66, 16), (7, 30, 2), (16, 17, 1)],
+    ("visionzip", 64): [(0, 54, 10)],
+    ("visionzip", 128): [(0, 108, 20)],
+    ("visionzip", 192): [(0, 162, 30)],
+    ("vispruner", 64): [(0, 64, 0)],
+    ("cdpruner", 64): [(0, 64, 0)],
+    ("vscan", 64): [(0, 96, 0), (16, 32, 0)],
+    ("flowcut", 64): [(0, 64, 0)],
+    ("divprune", 64): [(0, 64, 0)],
+    ("tome", 64): [(0, 64, 0)],
+    ("dart", 128): [(2, 98, 0)],
+    ("random", 64): [(0, 64, 0)],
+    ("downsampling", 64): [(0, 64, 0)],
+}
+
+
+@pytest.mark.parametrize(("method", "expected"), PUBLISHED_COUNTS.items(), ids=str)
+def test_methods_have_the_published_counts(
+    method: tuple[str, int], expected: list[tuple[int, int, int]]
+) -> None:
+    name, tokens = method
+    counts = published(name, tokens=tokens).counts(576)
+    assert [(count.layer, count.dominant, count.contextual) for count in counts] == expected
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"sparsevlm", "downsampling"}))
+@given(tokens=st.integers(40, 576), depth=st.integers(8, 80))
+def test_the_mean_over_layers_is_what_was_asked_for(name: str, tokens: int, depth: int) -> None:
+    shape = LLAVA_1_5_7B.model_copy(update={"decoder_layers": depth})
+    try:
+        per_layer = published(name, tokens=tokens, shape=shape).visual_tokens_per_layer(depth, 576)
+    except ScheduleError as error:
+        # With few layers, those before the first possible boundary hold more already.
+        assert name in ("fastv", "dart", "pyramiddrop")
+        assert "keeps at least" in str(error)  # noqa: PT017
+        assert tokens < 576 / depth + 3
+        return
+    mean = sum(per_layer) / depth
+    if name == "visiondrop":  # its stages are at quarters of the depth, rounded, and may saturate
+        assert mean <= tokens * 1.15 + 1
+    else:
+        # Rounding to whole tokens can miss by half a token in every stage.
+        assert mean == pytest.approx(tokens, abs=1.6)
+
+
+def test_boundaries_move_earlier_where_retention_alone_cannot_do_it() -> None:
+    # 8 layers of 576 tokens are a mean of 144; below that PyramidDrop's boundaries must move.
+    assert [stage.layer for stage in published("pyramiddrop", tokens=160).stages] == [8, 16, 24]
+    moved = [stage.layer for stage in published("pyramiddrop", tokens=64).stages]
+    assert moved == sorted(set(moved))
+    assert moved[0] < 8
+    assert moved[0] / 8 == pytest.approx(moved[2] / 24, abs=0.1)
+
+
+def test_every_method_says_where_its_defaults_come_from() -> None:
+    for method in METHODS.values():
+        text = method.schedule.__doc__ or ""
+        assert method.control or any(
+            source in text for source in ("paper", "released", "script", "table", "code", "rule")
+        )
+        assert published(method.name, tokens=192).provenance is not None
 
 
 def test_dense_keeps_everything() -> None:
