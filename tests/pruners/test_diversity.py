@@ -86,6 +86,15 @@ def test_most_distant_tokens_by_hand() -> None:
     assert most_distant_tokens(tokens, 3).tolist() == [[0, 2, 3]]
 
 
+def test_no_token_is_its_own_nearest() -> None:
+    # At 0, 100 and 220 degrees, cosines are -0.17 (0 and 100), -0.5 (100 and 220) and -0.77 (220
+    # and 0): all are more than 1 apart, and the last is farthest from its nearest, 1.5.
+    angles = torch.tensor([0.0, 100.0, 220.0]).deg2rad()
+    tokens = torch.stack([angles.cos(), angles.sin()], dim=-1).unsqueeze(0)
+    assert most_distant_tokens(tokens, 1).tolist() == [[2]]
+    assert most_distant_tokens(tokens, 2).tolist() == [[0, 2]]
+
+
 # CDPruner
 
 
