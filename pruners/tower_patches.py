@@ -160,7 +160,7 @@ class MergingPatches(TowerPatches):
         self._merged = merged_per_layer(patches, alive, feature)
 
     def leave(self, layer: int, hidden: Tensor, projected: Mapping[str, Tensor]) -> Tensor:
-        keys = projected["k_proj"][:, :, 1:].float().mean(dim=1)
+        keys = projected["k_proj"][:, :, 1:].detach().float().mean(dim=1)
         patches = hidden[:, 1:]
         for count in matching_rounds(patches.shape[1], self._merged[layer]):
             with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
@@ -393,6 +394,27 @@ def test_an_error_leaves_nothing_behind(kind: str) -> None:
         module._forward_pre_hooks or module._forward_hooks
         for module in (layers[0].self_attn.k_proj, layers[0].self_attn.v_proj)
     )
+
+
+@all_stages
+def test_threads_do_not_mix_and_copies_prune_too(kind: str) -> None:
+    model = copy.deepcopy(build())
+
+    @torch.no_grad()
+    def left_of(image: Tensor) -> Tensor:
+        left = TowerPruning.recorded(model.model.vision_tower(image.unsqueeze(0)))
+        assert left is not None
+        return left.tokens
+
+    with pruning(model, STAGES[kind], 9):
+        one_by_one = [left_of(image) for image in images(12)]
+        with ThreadPoolExecutor(4) as threads:
+            at_once = list(threads.map(left_of, images(12)))
+        model = copy.deepcopy(model)
+    copied = [left_of(image) for image in images(12)]
+    for expected, *others in zip(one_by_one, at_once, copied, strict=True):
+        for other in others:
+            assert torch.equal(other, expected)
 
 
 @pytest.mark.parametrize("stage", [FLOW, MERGE])
