@@ -133,18 +133,24 @@ class Budget:
                     f"{share:.1%} {of_dense} {dense:.0f} bytes"
                 )
 
-    def check(self, shape: Shape) -> None:
+    def check(
+        self, shape: Shape, fallbacks: Sequence[Sequence[WorkingStage]] | None = None
+    ) -> None:
         """Refuse a budget that no search can meet, or that needs no pruning.
 
         Args:
             shape: Shape of the model.
+            fallbacks: Schedules of one visual token, all of which must be within the budget; by
+                default `cheapest_stages`.
 
         Raises:
             BudgetError: The budget is below the cost of one visual token, or above the dense cost.
         """
         model = CostModel(shape)
         dense = self.amount_of((), model)
-        cheapest = self.amount_of(cheapest_stages(shape), model)
+        if fallbacks is None:
+            fallbacks = [cheapest_stages(shape)]
+        cheapest = max(self.amount_of(stages, model) for stages in fallbacks)
         limit = self.limit(shape)
         if limit > dense:
             raise BudgetError(

@@ -7,6 +7,7 @@ from pruners.merges import (
     ClusterAverage,
     DensityPeaks,
     NearestReference,
+    NoMerge,
     SimilarityWeighted,
 )
 from pruners.scorers import KeyNorm
@@ -15,6 +16,9 @@ from space.scoring import computes_keys
 from space.selecting import compared_width
 from space.tower_reads import vision_keys_flops
 from space.working import WorkingStage
+
+_OF_VECTORS = (ClusterAverage, SimilarityWeighted)
+"""Merge rules that compare each dropped token's vector with each kept one's."""
 
 
 def merging_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
@@ -29,7 +33,7 @@ def merging_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
         FLOPs over all tiles.
     """
     stage, merge = working.stage, working.stage.merge
-    if working.alive == 0:
+    if isinstance(merge, NoMerge) or working.alive == 0:
         return 0
     images = shape.tiles if working.layer == 0 else 1
     dropped = previous - working.chosen(images)
@@ -42,7 +46,7 @@ def merging_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
         pairs = dropped * working.chosen(images)
         return _keys_flops(working, previous, shape) + _products(pairs, working, shape)
     width = compared_width(stage, shape)
-    if isinstance(merge, ClusterAverage | SimilarityWeighted):
+    if isinstance(merge, _OF_VECTORS):
         return 2 * dropped * working.dominant * width // images
     if isinstance(merge, DensityPeaks) and working.contextual:
         clustered = max(int(merge.recycled * dropped) + 1, working.contextual)

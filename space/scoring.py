@@ -13,6 +13,9 @@ from pruners.shape import Shape
 from pruners.stages import Stage
 from space.working import WorkingStage
 
+_OF_KEYS = (VisualSelfAttention, LastTokenAttention, RaterAttention, KeyNorm)
+"""Scorers that compute the keys of a decoder layer."""
+
 
 def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
     """Price the scores that a stage computes in the decoder.
@@ -69,9 +72,7 @@ def rater_choice_flops(visual_tokens: int, shape: Shape) -> int:
 
 def computes_keys(stage: Stage) -> bool:
     """Whether a decoder stage's scorer computes a layer's keys, which merge rules can then use."""
-    return isinstance(
-        stage.scorer, VisualSelfAttention | LastTokenAttention | RaterAttention | KeyNorm
-    )
+    return isinstance(stage.scorer, _OF_KEYS)
 
 
 def _rows(rows: int, attended: int, query_size: int, shape: Shape) -> int:

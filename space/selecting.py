@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from pruners.selectors import Deduplicated, Determinantal, LeastDuplication, MaxMinDistance
+from pruners.selectors import (
+    Deduplicated,
+    Determinantal,
+    LocalWindows,
+    MaxMinDistance,
+    TopScores,
+)
 from pruners.shape import Shape
 from pruners.stages import Stage
 from space.working import WorkingStage
+
+_BY_SCORES = (TopScores, LocalWindows)
+"""Selectors that look at scores alone."""
 
 
 def selecting_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
@@ -17,9 +26,11 @@ def selecting_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
         shape: Shape of the model.
 
     Returns:
-        FLOPs over all tiles; 0 for selectors that look at scores alone.
+        FLOPs over all tiles.
     """
     selector = working.stage.selector
+    if isinstance(selector, _BY_SCORES):
+        return 0
     images = shape.tiles if working.layer == 0 else 1
     tokens, chosen = previous // images, working.chosen(images) // images
     if chosen <= 0:
@@ -33,10 +44,9 @@ def selecting_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
     if isinstance(selector, Deduplicated):
         others = tokens - int(selector.share * chosen)
         return images * 2 * others**2 * width
-    if isinstance(selector, LeastDuplication):
-        pivots = min(selector.image_pivots, chosen) + min(selector.text_pivots, shape.text_tokens)
-        return images * 2 * pivots * tokens * width
-    return 0
+    # Least duplication: every token against every pivot.
+    pivots = min(selector.image_pivots, chosen) + min(selector.text_pivots, shape.text_tokens)
+    return images * 2 * pivots * tokens * width
 
 
 def compared_width(stage: Stage, shape: Shape) -> int:

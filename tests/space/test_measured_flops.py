@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from pruners import Schedule, Shape, apply_schedule, dense, published
 from search.embedded import CHECKPOINT, CLIP
 from search.embedded.prompts import chat
-from space import SearchSpace, dense_cost, parse_budget, price, project, text_tower_shape
+from space import MissionVocabulary, SearchSpace, dense_cost, parse_budget, price, project, text_tower_shape
 
 QUESTION = "what colour is the diamond? A white B red C yellow D purple"
 TOLERANCE = 0.005
@@ -70,7 +70,8 @@ def test_dense(model, processor, inputs, shape) -> None:
 def test_random_schedules(model, processor, inputs, shape, seed: int) -> None:
     rng = random.Random(seed)
     budget = parse_budget(f"{rng.uniform(50, 90):.1f}%")
-    space = SearchSpace(shape, budget, decoder_stages=3, text_tower=str(CLIP))
+    vocabulary = MissionVocabulary(str(CLIP))
+    space = SearchSpace(shape, budget, decoder_stages=3, vocabulary=vocabulary)
     schedule = space.decode({name: rng.uniform(low, high) for name, low, high in space.parameters})
     assert len(schedule.stages) > 1
     measured = count(model, processor, inputs, schedule)

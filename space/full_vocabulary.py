@@ -1,0 +1,181 @@
+"""The vocabulary of the full space: published scorers, selectors and merge rules, recombined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+
+from pruners.merges import (
+    BipartiteMatching,
+    ClusterAverage,
+    ContextualMerge,
+    DensityPeaks,
+    Merge,
+    NearestReference,
+    NoMerge,
+    SimilarityWeighted,
+)
+from pruners.methods.base import PAPER_TEXT_TOWER
+from pruners.scorers import (
+    ClsAttention,
+    LastTokenAttention,
+    QuestionRelevance,
+    RaterAttention,
+    Scorer,
+    VisualSelfAttention,
+)
+from pruners.selectors import (
+    Deduplicated,
+    Determinantal,
+    LocalWindows,
+    MaxMinDistance,
+    Selector,
+    TopScores,
+)
+from pruners.stages import Stage
+from space.fitting import Positions
+from space.parameters import Choice, Dimension, Value, number, option
+from space.vocabulary import (
+    DEFAULT_CONTEXTUAL,
+    DEFAULT_WEIGHT,
+    SHARES,
+    contextual_of,
+    fusion,
+    rounded,
+    undecided_stage,
+    weight_of,
+)
+
+_CONTEXTUAL: Mapping[str, Merge] = {
+    "nearest-reference": NearestReference(),
+    "density-peaks": DensityPeaks(),
+}
+_MERGES: Mapping[str, Merge] = {
+    "none": NoMerge(),
+    **_CONTEXTUAL,
+    "cluster-average": ClusterAverage(),
+    "similarity-weighted": SimilarityWeighted(),
+    "bipartite-matching": BipartiteMatching(),
+}
+_SELECTORS: Mapping[str, Selector] = {
+    "top-scores": TopScores(),
+    "local-windows": LocalWindows(),
+    "deduplicated": Deduplicated(),
+    "determinantal": Determinantal(),
+    "max-min-distance": MaxMinDistance(),
+}
+_ENCODER_SCORERS = (
+    "similarity-fusion",
+    "cls-attention",
+    "visual-self-attention",
+    "question-relevance",
+)
+_DECODER_SCORERS = (
+    "visual-self-attention",
+    "last-token-attention",
+    "rater-attention",
+    "similarity-fusion",
+)
+_POSITIONS: tuple[Positions, ...] = ("compact", "original")
+
+
+class FullVocabulary:
+    """Published scorers per stage, selectors, merge rules and position handling, freely combined.
+
+    Options that a combination does not use are ignored: selectors beside the fusion of similarity
+    and saliency, which splits the tokens itself; the contextual share beside merge rules that make
+    no contextual tokens; the similarity weight where nothing fuses.
+
+    Args:
+        text_tower: Folder or hub name of the paired text tower, as schedules name it.
+    """
+
+    name = "full"
+
+    def __init__(self, text_tower: str = PAPER_TEXT_TOWER) -> None:
+        self.text_tower = text_tower
+
+    def dimensions(self, decoder_stages: int) -> tuple[Dimension, ...]:
+        """List the two shares and the choices, a scorer per stage among them."""
+        return (
+            *SHARES,
+            Choice("encoder_scorer", _ENCODER_SCORERS),
+            Choice("encoder_selector", tuple(_SELECTORS)),
+            *(Choice(f"scorer_{n}", _DECODER_SCORERS) for n in range(1, decoder_stages + 1)),
+            Choice("merge", tuple(_MERGES)),
+            Choice("positions", _POSITIONS),
+        )
+
+    def stages(self, point: Mapping[str, Value], layers: Sequence[int]) -> list[Stage]:
+        """Make the stages of a point."""
+        weight = rounded(number(point, "similarity_weight"))
+        merge = _MERGES[option(point, "merge")]
+        contextual = 0.0
+        if isinstance(merge, ContextualMerge):
+            contextual = rounded(number(point, "contextual"))
+            merge = merge if contextual > 0 else NoMerge()
+        kinds = [
+            option(point, "encoder_scorer"),
+            *(option(point, f"scorer_{index}") for index, _ in enumerate(layers, start=1)),
+        ]
+        scorers = [self._scorer(kind, weight) for kind in kinds]
+        selector = _SELECTORS[option(point, "encoder_selector")]
+        return [
+            undecided_stage(0, scorers[0], selector=selector, contextual=contextual, merge=merge),
+            *(
+                undecided_stage(layer, scorer, contextual=contextual, merge=merge)
+                for layer, scorer in zip(layers, scorers[1:], strict=True)
+            ),
+        ]
+
+    def positions(self, point: Mapping[str, Value]) -> Positions:
+        """Return the position handling of a point."""
+        return "compact" if option(point, "positions") == "compact" else "original"
+
+    def values(
+        self, encoder: Stage | None, decoder: Sequence[Stage | None], positions: Positions
+    ) -> dict[str, Value]:
+        """Find the nearest values; of stages that merge differently, the first one's rule."""
+        stages = [stage for stage in (encoder, *decoder) if stage is not None]
+        merge = stages[0].merge.kind if stages else "nearest-reference"
+        if merge in _CONTEXTUAL and not any(stage.contextual for stage in stages):
+            merge = "none"
+        values: dict[str, Value] = {
+            "contextual": contextual_of(stages) if merge in _CONTEXTUAL else DEFAULT_CONTEXTUAL,
+            "similarity_weight": weight_of(stages, default=DEFAULT_WEIGHT),
+            "encoder_scorer": "similarity-fusion",
+            "encoder_selector": "top-scores",
+        }
+        if encoder is not None:
+            # Scorers that are no option need no pass through the decoder either.
+            values["encoder_scorer"] = _known(encoder.scorer.kind, _ENCODER_SCORERS, 1)
+            values["encoder_selector"] = _known(encoder.selector.kind, tuple(_SELECTORS), 0)
+        for index, stage in enumerate(decoder, start=1):
+            kind = "visual-self-attention" if stage is None else stage.scorer.kind
+            values[f"scorer_{index}"] = _known(kind, _DECODER_SCORERS, 0)
+        return values | {"merge": merge, "positions": positions}
+
+    def encoder_stages(self) -> Iterator[Stage]:
+        """Yield every combination of parts, with the weight at which similarity chooses."""
+        for kind, selector, merge in product(_ENCODER_SCORERS, _SELECTORS, _MERGES):
+            scorer = self._scorer(kind, 1.0)
+            yield undecided_stage(0, scorer, selector=_SELECTORS[selector], merge=_MERGES[merge])
+
+    def _scorer(self, kind: str, weight: float) -> Scorer:
+        match kind:
+            case "cls-attention":
+                return ClsAttention(keep_cls=False)
+            case "visual-self-attention":
+                return VisualSelfAttention()
+            case "question-relevance":
+                return QuestionRelevance(text_tower=self.text_tower)
+            case "last-token-attention":
+                return LastTokenAttention()
+            case "rater-attention":
+                return RaterAttention()
+            case _:
+                return fusion(weight, self.text_tower)
+
+
+def _known(kind: str, options: Sequence[str], otherwise: int) -> str:
+    return kind if kind in options else options[otherwise]
