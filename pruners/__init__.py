@@ -10,10 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 from pruners.errors import PrunetuneError, ScheduleError, ScheduleMismatchError
 from pruners.files import json_schema, load_schedule, save_schedule
-from pruners.merges import ClusterAverage, NearestReference, NoMerge
+from pruners.merges import (
+    BipartiteMatching,
+    ClusterAverage,
+    DensityPeaks,
+    NearestReference,
+    NoMerge,
+    SimilarityWeighted,
+)
 from pruners.published import dense, published
 from pruners.schedule import Cost, Evidence, Provenance, Schedule, SplitEvidence
-from pruners.scorers import ClsAttention, SimilarityFusion, VisualSelfAttention
+from pruners.scorers import (
+    ClsAttention,
+    Downsampling,
+    InformationFlow,
+    KeyNorm,
+    LastTokenAttention,
+    QuestionRelevance,
+    Random,
+    RaterAttention,
+    SimilarityFusion,
+    TokenMatching,
+    Uniform,
+    VisualSelfAttention,
+)
+from pruners.selectors import (
+    Deduplicated,
+    Determinantal,
+    LeastDuplication,
+    LocalWindows,
+    MaxMinDistance,
+    TopScores,
+)
 from pruners.shape import Shape
 from pruners.stages import Stage
 
@@ -23,23 +51,41 @@ if TYPE_CHECKING:
     from pruners.vision import encode_images
 
 __all__ = [
+    "BipartiteMatching",
     "ClsAttention",
     "ClusterAverage",
     "Cost",
+    "Deduplicated",
+    "DensityPeaks",
+    "Determinantal",
+    "Downsampling",
     "Evidence",
+    "InformationFlow",
+    "KeyNorm",
+    "LastTokenAttention",
+    "LeastDuplication",
+    "LocalWindows",
+    "MaxMinDistance",
     "NearestReference",
     "NoMerge",
     "Provenance",
     "PrunedModel",
     "PrunetuneError",
+    "QuestionRelevance",
+    "Random",
+    "RaterAttention",
     "Schedule",
     "ScheduleError",
     "ScheduleMismatchError",
     "Shape",
     "SimilarityFusion",
+    "SimilarityWeighted",
     "SplitEvidence",
     "Stage",
     "TextTower",
+    "TokenMatching",
+    "TopScores",
+    "Uniform",
     "VisualSelfAttention",
     "apply_schedule",
     "dense",
