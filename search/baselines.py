@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pruners.errors import BudgetError
+from pruners.methods import METHODS
 from pruners.published import published
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 from space.budgets import Budget
+from space.coding import SearchSpace
+from space.full_vocabulary import FullVocabulary
 from space.projection import project
 
-PUBLISHED = ("visiondrop", "desap")
-"""Methods that every search is compared with."""
+MISSION_METHODS = ("visiondrop", "desap")
+"""Methods that every search is compared with: those that the mission's space is made of."""
 
 
-def published_at(budget: Budget, shape: Shape) -> dict[str, Schedule]:
-    """Scale the published schedules to one budget.
+def compared_methods(space: SearchSpace) -> tuple[str, ...]:
+    """List what a search is compared with.
+
+    Args:
+        space: The search space.
+
+    Returns:
+        Names of `pruners.methods.METHODS`: all of them, controls included, for the full space.
+    """
+    if isinstance(space.vocabulary, FullVocabulary):
+        return (*MISSION_METHODS, *(name for name in METHODS if name not in MISSION_METHODS))
+    return MISSION_METHODS
+
+
+def published_at(
+    budget: Budget, shape: Shape, methods: Sequence[str] = MISSION_METHODS
+) -> dict[str, Schedule]:
+    """Scale published schedules to one budget.
 
     Args:
         budget: The budget.
         shape: Shape that the budget refers to.
+        methods: Names of `pruners.methods.METHODS`.
 
     Returns:
         Schedules by method, each within the budget; a method that cannot meet it is left out.
     """
     schedules = {}
-    for method in PUBLISHED:
+    for method in methods:
         # A third of the tokens (192 of 576) is the papers' mildest setting; only the proportions
         # of its stages matter here.
         schedule = published(method, tokens=max(1, shape.visual_tokens // 3), shape=shape)
@@ -33,3 +55,42 @@ def published_at(budget: Budget, shape: Shape) -> dict[str, Schedule]:
         except BudgetError:
             continue
     return schedules
+
+
+def first_schedules(space: SearchSpace) -> dict[str, Schedule]:
+    """List the published schedules that a search of a space begins with.
+
+    Args:
+        space: The search space.
+
+    Returns:
+        Schedules by method, each at the space's budget. Controls, and methods whose tokens leave
+        inside the vision tower, where the space has no stage, are not among them.
+    """
+    methods = [name for name in compared_methods(space) if not METHODS[name].control]
+    schedules = published_at(space.budget, space.shape, methods)
+    return {
+        name: schedule
+        for name, schedule in schedules.items()
+        if not any(stage.in_tower for stage in schedule.stages)
+    }
+
+
+def left_out(space: SearchSpace) -> str | None:
+    """Say which published methods cannot be had at a space's budget.
+
+    Args:
+        space: The search space.
+
+    Returns:
+        One sentence, or None when all can.
+    """
+    methods = compared_methods(space)
+    possible = published_at(space.budget, space.shape, methods)
+    missing = [METHODS[name].label for name in methods if name not in possible]
+    if not missing:
+        return None
+    return (
+        f"Not compared at {space.budget}, which is less than they cost at their fewest tokens: "
+        f"{', '.join(missing)}"
+    )

@@ -63,6 +63,13 @@ def search(
         ),
     ] = None,
     stages: Annotated[int, typer.Option(help="Most decoder stages of a schedule, 0 to 4.")] = 3,
+    space: Annotated[
+        str,
+        typer.Option(
+            help="What is searched: mission (where, how much, similarity weight and contextual "
+            "share), or full (also scorers, selector, merge rule and position handling)."
+        ),
+    ] = "mission",
     strategy: Annotated[
         str, typer.Option(help="How schedules are proposed: tpe, or random as a baseline.")
     ] = _DEFAULTS.strategy,
@@ -96,6 +103,7 @@ def search(
         model=model,
         target=target,
         stages=stages,
+        space=space,
         search={"strategy": strategy, "trials": trials, "timeout": timeout, "seed": seed},
         study=study,
         out=out,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pruners.published import dense
 from pruners.schedule import Schedule
-from search.baselines import PUBLISHED, published_at
+from search.baselines import compared_methods, left_out, published_at
 from search.display import Display
 from search.evaluators import SPLITS
 from search.export import measurement_note
@@ -67,11 +67,14 @@ def explain(plan: Plan, settings: SearchSettings, display: Display, *, continued
     display.show(measurement_note(plan.evaluator, plan.target))
     space = plan.spaces[0]
     display.show(
-        f"Space: {len(space.parameters)} parameters, up to {space.decoder_stages} decoder stages "
-        f"at multiples of layer {space.layer_step}"
+        f"Space: {space.vocabulary.name}, {len(space.parameters)} parameters, up to "
+        f"{space.decoder_stages} decoder stages at multiples of layer {space.layer_step}"
     )
     for parameter in space.parameters:
-        display.show(f"  {parameter.name} in [{parameter.low:g}, {parameter.high:g}]")
+        display.show(f"  {parameter.name}: {parameter}")
+    for each in plan.spaces:
+        if (missing := left_out(each)) is not None:
+            display.show(missing)
     display.show(
         f"Search: {settings.strategy}, {settings.trials} trials per budget, seed {settings.seed}"
     )
@@ -105,7 +108,7 @@ def expected_time(plan: Plan, settings: SearchSettings) -> ExpectedTime:
     limited = settings.timeout is not None and search > settings.timeout
     if settings.timeout is not None:
         search = min(search, settings.timeout)
-    reported = 1 + len(PUBLISHED)
+    reported = 1 + len(compared_methods(space))
     after = settings.candidates * samples["confirm"] + reported * samples["report"]
     total = sum(samples.values()) * unpruned + len(plan.spaces) * (search + after * pruned)
     return ExpectedTime(search, total, limited)

@@ -10,7 +10,7 @@ from pruners.errors import StudyError
 from pruners.files import save_schedule
 from pruners.published import dense
 from pruners.schedule import Provenance, Schedule, SplitEvidence
-from search.baselines import published_at
+from search.baselines import compared_methods, left_out, published_at
 from search.display import Display
 from search.evaluators import SPLITS
 from search.explaining import opening_lines
@@ -160,7 +160,7 @@ class Job:
         schedules = {
             SEARCHED: winner,
             DENSE: self._dense(),
-            **published_at(space.budget, space.shape),
+            **published_at(space.budget, space.shape, compared_methods(space)),
         }
         scores = self._score(schedules, "report", "Report the winner")
         return compare(
@@ -220,6 +220,9 @@ class Job:
     def _show_results(self) -> None:
         if self._results:
             self._display.table(lambda console: print_report(self._results, console))
+            for space in self._plan.spaces:
+                if (missing := left_out(space)) is not None:
+                    self._display.show(missing)
         files = [self._schedule_path(space) for space in self._plan.spaces]
         written = [file for file in files if file.exists()]
         if not written:

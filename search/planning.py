@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,18 @@ from search.evaluators import SPLITS, Evaluator
 from search.export import budget_slug, versions
 from search.model_choice import ModelChoice, choose_model, make_evaluator, target_shape
 from search.racing import P_THRESHOLD, STARTUP_BLOCKS
-from search.settings import CommandSettings
+from search.settings import CommandSettings, SpaceSize
 from search.strategies import strategy_settings
 from space.budgets import Budget, parse_budget
 from space.coding import SearchSpace
+from space.full_vocabulary import FullVocabulary
+from space.mission_vocabulary import MissionVocabulary
 from studies.identity import SplitIdentity, StudyIdentity
+
+_VOCABULARIES: Mapping[SpaceSize, type[MissionVocabulary] | type[FullVocabulary]] = {
+    "mission": MissionVocabulary,
+    "full": FullVocabulary,
+}
 
 
 @dataclass(frozen=True)
@@ -64,11 +72,18 @@ def make_plan(settings: CommandSettings) -> Plan:
     evaluator = make_evaluator(choice)
     target = target_shape(settings.target, evaluator)
     step = max(1, math.ceil(target.decoder_layers / evaluator.shape.decoder_layers))
+    vocabulary = _VOCABULARIES[settings.space]()
     spaces = tuple(
-        SearchSpace(target, budget, decoder_stages=settings.stages, layer_step=step)
+        SearchSpace(
+            target,
+            budget,
+            decoder_stages=settings.stages,
+            layer_step=step,
+            vocabulary=vocabulary,
+        )
         for budget in budgets
     )
-    name = settings.study or _study_name(target, budgets, settings.search.seed)
+    name = settings.study or _study_name(target, budgets, settings)
     return Plan(
         choice=choice,
         evaluator=evaluator,
@@ -85,10 +100,11 @@ def _check_distinct(budgets: tuple[Budget, ...]) -> None:
             raise BudgetError(f"the budget {budget} was given twice; give each budget once")
 
 
-def _study_name(target: Shape, budgets: tuple[Budget, ...], seed: int) -> str:
+def _study_name(target: Shape, budgets: tuple[Budget, ...], settings: CommandSettings) -> str:
     """Name a study after what it searches, the same name for the same command."""
     model = re.sub(r"[^A-Za-z0-9.]+", "-", Path(target.name).name).strip("-.") or "model"
-    return f"{model}-{'-'.join(map(budget_slug, budgets))}-seed-{seed}"
+    size = "" if settings.space == "mission" else f"-{settings.space}"
+    return f"{model}-{'-'.join(map(budget_slug, budgets))}{size}-seed-{settings.search.seed}"
 
 
 def _identity(
@@ -114,7 +130,8 @@ def _identity(
         space={
             "decoder_stages": space.decoder_stages,
             "layer_step": space.layer_step,
-            "text_tower": space.text_tower,
+            "text_tower": space.vocabulary.text_tower,
+            "vocabulary": space.vocabulary.name,
         },
         strategy={
             **strategy_settings(search.strategy),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pruners.errors import DataError
 from pruners.published import dense
 from pruners.schedule import Schedule
-from search.baselines import published_at
+from search.baselines import first_schedules
 from search.interruption import SearchInterruptedError
 from search.measuring import Measurements, as_measured
 from search.outcomes import Candidate, SearchOutcome, Stopped, TrialReport
@@ -20,6 +20,7 @@ from search.racing import block_accuracy, has_lost, make_blocks, predicted_value
 from search.settings import SearchSettings
 from search.strategies import make_sampler
 from space.coding import SearchSpace
+from space.parameters import Dimension, Parameter, Value
 from studies.records import ORIGIN_ATTRIBUTE, note_samples, note_schedule
 from studies.statistics import relative_accuracy, task_accuracies
 
@@ -65,7 +66,7 @@ def search_schedule(
     if study is None:
         study = _study_in_memory()
     race = _Race(measurements, space, settings)
-    first = published_at(space.budget, space.shape) if settings.starts_with_published else {}
+    first = first_schedules(space) if settings.starts_with_published else {}
 
     def stop_reason() -> Stopped | None:
         if len(race.finished) >= settings.trials:
@@ -178,10 +179,7 @@ class _Race:
         return Candidate(schedule, measured, _value(trial), trial.number)
 
     def _score_trial(self, trial: optuna.Trial) -> float:
-        point = {
-            parameter.name: trial.suggest_float(parameter.name, parameter.low, parameter.high)
-            for parameter in self._space.parameters
-        }
+        point = {dimension.name: _suggest(trial, dimension) for dimension in self._space.parameters}
         schedule = self._space.decode(point)
         measured = as_measured(schedule, self._measurements.evaluator.shape)
         note_schedule(trial, schedule)
@@ -244,6 +242,13 @@ class _Race:
 
     def _samples(self, blocks: int) -> int:
         return sum(len(block) for block in self._blocks[:blocks])
+
+
+def _suggest(trial: optuna.Trial, dimension: Dimension) -> Value:
+    """Let the sampler propose a value."""
+    if isinstance(dimension, Parameter):
+        return trial.suggest_float(dimension.name, dimension.low, dimension.high)
+    return trial.suggest_categorical(dimension.name, dimension.options)
 
 
 def _value(trial: optuna.trial.FrozenTrial) -> float:

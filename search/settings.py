@@ -12,6 +12,9 @@ from pruners.errors import SettingsError
 
 Strategy = Literal["tpe", "random"]
 
+SpaceSize = Literal["mission", "full"]
+"""The two sizes of the search space."""
+
 
 class SearchSettings(BaseModel):
     """How one budget is searched.
@@ -68,6 +71,8 @@ class CommandSettings(BaseModel):
         target: Preset or folder that schedules are written and priced for; None for the model's
             default.
         stages: Decoder stages of a schedule.
+        space: ``"mission"`` (boundaries, retentions, similarity weight, contextual share) or
+            ``"full"`` (also scorers, selector, merge rule and position handling).
         search: How each budget is searched.
         study: Name of the study's folder; None derives it from the target, budgets and seed.
         out: Folder that holds the studies.
@@ -81,6 +86,7 @@ class CommandSettings(BaseModel):
     model: str | None = None
     target: str | None = None
     stages: int = Field(default=3, ge=0, le=4)
+    space: SpaceSize = "mission"
     search: SearchSettings = SearchSettings()
     study: str | None = None
     out: Path = Path("runs")

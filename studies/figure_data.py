@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pruners.errors import StudyError
+from pruners.methods import METHODS
 from studies.pareto import pareto_points
 from studies.records import SAMPLED, TrialRecord
 from studies.results import DENSE, SEARCHED, BudgetResult
@@ -13,8 +14,7 @@ from studies.results import DENSE, SEARCHED, BudgetResult
 LABELS = {
     SEARCHED: "searched",
     DENSE: "dense",
-    "visiondrop": "VisionDrop",
-    "desap": "DeSAP",
+    **{name: method.label for name, method in METHODS.items()},
 }
 """How schedules are called in figures and tables; others by their own name."""
 

@@ -34,7 +34,7 @@ class TrialRecord:
         state: Optuna's state in lower case: complete, pruned, fail, running or waiting.
         objective: Relative accuracy on the samples scored of the search split; None without any.
         samples: Samples of the search split that were scored.
-        parameters: The sampler's point by parameter name.
+        parameters: The sampler's point by parameter name; choices by the name of the option.
         tflops: Cost on the target, in 10^12 FLOPs, convention `total`; None until priced.
         mean_visual_tokens: Visual tokens alive, averaged over the target's decoder layers.
         layers: Boundaries of the schedule's stages, in the target's layers.
@@ -49,7 +49,7 @@ class TrialRecord:
     state: str
     objective: float | None
     samples: int
-    parameters: dict[str, float]
+    parameters: dict[str, float | str]
     tflops: float | None
     mean_visual_tokens: float | None
     layers: tuple[int, ...]
