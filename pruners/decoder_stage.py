@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pruners.attention_rows import LayerAttention
 from pruners.choosing import choose_tokens
+from pruners.counting import StageCounts
 from pruners.merge_rules import merge_dropped
 from pruners.saliency import key_norms, row_saliency, visual_saliency
-from pruners.schedule import StageCounts
 from pruners.scorers import (
     ClsAttention,
     KeyNorm,

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from pruners.choosing import choose_tokens
+from pruners.counting import StageCounts
 from pruners.merge_rules import merge_dropped
 from pruners.merges import ClusterAverage, SimilarityWeighted
 from pruners.plan import patches_chosen
 from pruners.reads import window_layer
-from pruners.schedule import StageCounts
 from pruners.scorers import (
     ClsAttention,
     KeyNorm,
@@ -59,6 +59,7 @@ def run_encoder_stage(
     Raises:
         InputError: The scorer reads the question, and there is none.
     """
+
     def local(selector: LocalWindows) -> Tensor:
         return vision.saliency[window_layer(selector, vision_layers)]
 

@@ -22,7 +22,8 @@ from pruners.continuation import Continuation
 from pruners.errors import InputError
 from pruners.per_thread import PerThread
 from pruners.plan import Plan
-from pruners.prefill import Prefill, PrefillRecord, padded
+from pruners.prefill import Prefill, padded
+from pruners.prefill_record import PrefillRecord
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.tower import TowerPruning
 from pruners.vision import VisionRecorder

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pruners.schedule import Schedule, StageCounts, split_budget
+from pruners.counting import StageCounts, split_budget
+from pruners.schedule import Schedule
 from pruners.scorers import QuestionRelevance, SimilarityFusion
 from pruners.stages import Stage
 

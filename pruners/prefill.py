@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 from pruners.adapters import ModelAdapter
 from pruners.attention_rows import LayerAttention
 from pruners.cache import CachedStage, PrunedCache
+from pruners.counting import StageCounts
 from pruners.decoder_stage import DecoderReads, run_decoder_stage
 from pruners.encoder_stage import run_encoder_stage
 from pruners.errors import InputError
 from pruners.plan import Plan
+from pruners.prefill_record import PrefillRecord, StageRecord
 from pruners.reads import reads_previous_layer, reads_raters
 from pruners.saliency import rater_mask
-from pruners.schedule import StageCounts
 from pruners.scorers import VisionScorer
 from pruners.scores import Scores
 from pruners.selection import gather_tokens
@@ -26,36 +27,6 @@ from pruners.stages import Stage
 from pruners.text_tower import QuestionOutputs
 from pruners.vision_outputs import VisionOutputs
 from pruners.vision_scores import patch_scores
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """What one stage kept.
-
-    Attributes:
-        layer: Its boundary.
-        indices: For every visual token alive after it, in sequence order, which of the dense
-            model's N visual tokens it is or was merged into; -1 is the CLS token. (batch, alive)
-        contextual: Which of them are contextual, (batch, alive).
-        positions: Position in the dense sequence of everything left in the sequence,
-            (batch, length).
-    """
-
-    layer: int
-    indices: Tensor
-    contextual: Tensor
-    positions: Tensor
-
-
-@dataclass(frozen=True)
-class PrefillRecord:
-    """What a prefill kept.
-
-    Attributes:
-        stages: One record per stage that dropped tokens.
-    """
-
-    stages: tuple[StageRecord, ...]
 
 
 class Prefill:

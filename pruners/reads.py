@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from pruners.adapters import ModelAdapter
+from pruners.counting import StageCounts
 from pruners.merges import BipartiteMatching, NearestReference
 from pruners.plan import Plan, fusion_split
-from pruners.schedule import StageCounts
 from pruners.scorers import (
     ClsAttention,
     KeyNorm,

@@ -16,7 +16,8 @@ from pruners.errors import InputError, ModelError, ScheduleMismatchError
 from pruners.hooks import PruningHooks
 from pruners.per_thread import PerThread
 from pruners.plan import Plan
-from pruners.prefill import Prefill, PrefillRecord
+from pruners.prefill import Prefill
+from pruners.prefill_record import PrefillRecord
 from pruners.questions import PromptReader
 from pruners.reads import vision_parts
 from pruners.schedule import Schedule

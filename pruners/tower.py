@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pruners.adapters import ModelAdapter
 from pruners.attention_rows import VisionAttention, split_heads
+from pruners.counting import grid_tokens
 from pruners.downsampling import image_grid, nearest_patches, resize_images
 from pruners.errors import InputError, ScheduleMismatchError
 from pruners.per_thread import PerThread
-from pruners.schedule import grid_tokens
 from pruners.scorers import Downsampling, InformationFlow, TokenMatching, TowerScorer
 from pruners.sequence import Selection
 from pruners.stages import Stage

@@ -21,6 +21,7 @@ from pruners.errors import InputError, ScheduleMismatchError
 from pruners.per_thread import PerThread
 from pruners.saliency import key_norms
 from pruners.text_tower import TextTower
+from pruners.tower import TowerPruning
 from pruners.vision_outputs import VisionOutputs, VisionParts
 
 
@@ -239,7 +240,8 @@ def encode_images(
     Raises:
         UnsupportedModelError: The model's family has no adapter.
         ScheduleMismatchError: The parts or the text tower do not fit the model.
-        InputError: Similarity is asked for without a text tower.
+        InputError: Similarity is asked for without a text tower, or the model has a schedule that
+            drops tokens inside the vision tower.
     """
     adapter = adapter_for(model)
     if parts is None:
@@ -258,6 +260,11 @@ def encode_images(
         output = adapter.vision_tower(pixel_values.to(adapter.device, adapter.dtype))
     finally:
         recorder.remove()
+    if TowerPruning.recorded(output) is not None:
+        raise InputError(
+            "the model's schedule drops tokens inside the vision tower; encode images before it is "
+            "applied"
+        )
     outputs = recorder.recorded(output)
     assert outputs is not None
     return outputs

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pruners.counting import StageCounts
 from pruners.errors import InputError
 from pruners.plan import fusion_split
-from pruners.schedule import StageCounts
 from pruners.scorers import ClsAttention, QuestionRelevance, SimilarityFusion
 from pruners.scores import Scores
 from pruners.similarity import aligned_similarity, mean_similarity, question_relevance

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
+from pruners.counting import contextual_tokens, grid_tokens
 from pruners.errors import BudgetError
-from pruners.schedule import Schedule, contextual_tokens, grid_tokens
+from pruners.schedule import Schedule
 from pruners.scorers import Downsampling
 from pruners.shape import Shape
 from pruners.stages import Stage

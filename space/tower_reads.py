@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
+from pruners.counting import split_budget
 from pruners.errors import UnsupportedModelError
-from pruners.schedule import split_budget
 from pruners.scorers import (
     ClsAttention,
     KeyNorm,

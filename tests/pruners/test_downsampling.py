@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from pruners.counting import grid_tokens
 from pruners.downsampling import image_grid, nearest_patches, resize_images
-from pruners.schedule import grid_tokens
 
 
 def test_grids_hold_their_patches() -> None:

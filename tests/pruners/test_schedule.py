@@ -33,8 +33,8 @@ from pruners import (
     load_schedule,
     save_schedule,
 )
+from pruners.counting import alive_tokens, contextual_tokens
 from pruners.files import ScheduleWarning
-from pruners.schedule import alive_tokens, contextual_tokens
 from pruners.scorers import (
     Downsampling,
     InformationFlow,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruners.schedule import split_budget
+from pruners.counting import split_budget
 from pruners.selection import (
     add_top_tokens,
     gather_tokens,

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pruners import ScheduleMismatchError, encode_images
+from pruners import (
+    InformationFlow,
+    Schedule,
+    ScheduleMismatchError,
+    Stage,
+    apply_schedule,
+    encode_images,
+)
 from pruners.errors import InputError
 from pruners.vision_outputs import VisionParts
 
@@ -74,3 +81,12 @@ def test_embeddings_without_a_text_tower_are_refused(tiny: Any) -> None:
 def test_a_layer_that_is_not_there_is_refused(tiny: Any) -> None:
     with pytest.raises(ScheduleMismatchError, match="vision layer -5, but the tower has 4 layers"):
         encode_images(tiny.model, tiny.images(1), parts=VisionParts(frozenset({-5})))
+
+
+def test_a_tower_that_drops_tokens_encodes_nothing_for_others(tiny: Any) -> None:
+    stage = Stage(layer=0, retention=0.5, scorer=InformationFlow())
+    with (
+        apply_schedule(tiny.model, Schedule(stages=(stage,))),
+        pytest.raises(InputError, match="encode images before"),
+    ):
+        encode_images(tiny.model, tiny.images(1))

@@ -25,8 +25,8 @@ from pruners import (
     dense,
     published,
 )
+from pruners.counting import split_budget
 from pruners.errors import UnsupportedModelError
-from pruners.schedule import split_budget
 from pruners.shape import TextTowerShape, VisionShape
 from space import PRESETS, breakdown, dense_cost, preset, price
 
