@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from functools import cache
@@ -97,6 +98,7 @@ def score_missing(
         return
     context = get_context("spawn")  # a fork of a process that runs threads may hang
     stop = context.Event()
+    started = time.monotonic()
     with (
         display.bar("schedules", len(missing)) as advance,
         ProcessPoolExecutor(workers, context, _start_worker, (stop,)) as pool,
@@ -105,13 +107,17 @@ def score_missing(
             pool.submit(_score, scores.path, evaluator.name, schedule, limit)
             for schedule in missing
         }
+        finished = 0
         try:
             while pending:
                 interruption.check()
                 done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     future.result()
-                    advance(1)
+                    finished += 1
+                    minutes = (time.monotonic() - started) / 60
+                    left = minutes * (len(missing) - finished) / finished
+                    advance(1, f"{minutes:.1f} min, about {left:.0f} min left")
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -136,10 +142,12 @@ def _start_worker(stop: Event) -> None:
     import signal
 
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     global _stop
     _stop = stop
     torch.set_num_threads(1)
+    disable_progress_bar()  # bars of several processes would mix
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the terminal's Ctrl-C reaches all processes
 

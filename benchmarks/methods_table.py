@@ -13,7 +13,7 @@ from rich.text import Text
 FAR = 1.2
 """A measured share of tokens this many times the priced one is marked: the comparison flatters."""
 
-_COLUMNS = ("Method", "Accuracy, % of dense", "Tokens", "measured", "TFLOPs", "TMACs")
+_COLUMNS = ("Method", "% of dense", "Tokens", "measured", "TFLOPs", "TMACs")
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -103,10 +103,10 @@ def _cells(method: MethodResult) -> list[str]:
     return [
         method.label,
         accuracy(method),
-        f"{method.mean_visual_tokens:.1f} {method.share_of_tokens:4.0%}",
+        f"{method.mean_visual_tokens:.1f} {method.share_of_tokens:.0%}",
         f"{method.measured_share_of_tokens:.0%}{_mark(method)}",
-        f"{method.tflops:.3f} {method.share_of_dense:4.0%}",
-        f"{method.llm_macs:.3f} {method.llm_share_of_dense:4.0%}",
+        f"{method.tflops:.3f} {method.share_of_dense:.0%}",
+        f"{method.llm_macs:.3f} {method.llm_share_of_dense:.0%}",
     ]
 
 
