@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruners.attention_rows import cls_attention, decoder_queries_and_keys, decoupled_output
+from pruners.attention_rows import LayerAttention, cls_attention, decoupled_output
 from pruners.saliency import (
     cls_saliency,
     key_norms,
@@ -96,9 +96,14 @@ def test_visual_saliency_equals_the_decoders_own_attention(
         hook.remove()
     visual = torch.stack([row.nonzero()[:, 0] for row in inputs["input_ids"] == 4])
     with torch.no_grad():
-        queries, keys = decoder_queries_and_keys(layer, *seen[0], visual)
+        rows = LayerAttention(layer, *seen[0])
+        queries, keys = rows.queries(visual), rows.keys
+        torch.testing.assert_close(
+            rows.keys_of(visual), torch.stack([k[:, v] for k, v in zip(keys, visual, strict=True)])
+        )
     key_mask = inputs["attention_mask"].bool()
-    scale = layer.self_attn.scaling
+    scale = rows.scale
+    assert scale == layer.self_attn.scaling
     causal = visual_saliency(queries, keys, visual, key_mask, scale=scale)
     attending = visual_saliency(
         queries, keys, visual, key_mask, scale=scale, mean="attending-queries"
