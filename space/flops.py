@@ -24,7 +24,7 @@ from pruners.shape import Shape
 from space.merging import merging_flops
 from space.scoring import decoder_scoring_flops, rater_choice_flops
 from space.selecting import selecting_flops
-from space.tower_reads import Read, read_question, tower_reads
+from space.tower_reads import Read, comparison_flops, read_question, tower_reads
 from space.towers import pruned_tower_flops, text_tower_flops, vision_tower_flops
 from space.working import WorkingStage, working_stages
 
@@ -130,6 +130,7 @@ class CostModel:
                 vision_tower = pruned_tower_flops(working, shape)
             elif working.alive > 0:
                 reads |= tower_reads(working, shape)
+                scoring += shape.tiles * comparison_flops(working, shape)
                 scoring += selecting_flops(working, alive, shape)
                 merging += merging_flops(working, alive, shape)
                 if stage.layer > 0:

@@ -16,6 +16,9 @@ from space.working import WorkingStage
 _OF_KEYS = (VisualSelfAttention, LastTokenAttention, RaterAttention, KeyNorm)
 """Scorers that compute the keys of a decoder layer."""
 
+_OF_EITHER_LAYER = (LastTokenAttention, RaterAttention, KeyNorm)
+"""Those that read the layer before a boundary or the one after it."""
+
 
 def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
     """Price the scores that a stage computes in the decoder.
@@ -52,7 +55,7 @@ def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) ->
         flops += _rows(others, sequence, query_size, shape)
     if isinstance(selector, LeastDuplication) and selector.text_pivots > 0:
         # Text pivots are chosen by the keys of the layer before.
-        known = isinstance(scorer, KeyNorm) and scorer.reads == "previous"
+        known = isinstance(scorer, _OF_EITHER_LAYER) and scorer.reads == "previous"
         flops += 0 if known else keys
     return flops
 

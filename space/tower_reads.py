@@ -51,14 +51,14 @@ def tower_reads(working: WorkingStage, shape: Shape) -> dict[Read, int]:
     elif isinstance(scorer, SimilarityFusion):
         similarity, saliency = choosers(working, shape.tiles)
         if similarity:
-            flops = _similarity_flops(vision, _text_tower(shape), scorer)
-            reads["similarity", f"{scorer.encoding} {scorer.alignment}"] = flops
+            reads["similarity", scorer.encoding] = _decoupled_flops(
+                vision, _text_tower(shape), scorer
+            )
         if saliency:
             reads[_cls_layer(scorer.saliency_layer, vision)] = cls_attention_flops(vision)
     elif isinstance(scorer, QuestionRelevance):
         shared = _text_tower(shape).projection_size
-        projected = 2 * vision.patches * vision.hidden_size * shared
-        reads["relevance", ""] = projected + 2 * vision.patches * shared
+        reads["relevance", ""] = 2 * vision.patches * vision.hidden_size * shared
     elif stage.layer == 0:
         if isinstance(scorer, KeyNorm):
             reads[KEYS] = vision_keys_flops(vision)
@@ -68,6 +68,28 @@ def tower_reads(working: WorkingStage, shape: Shape) -> dict[Read, int]:
         layer = math.floor(stage.selector.depth * vision.layers + 0.5)
         reads["cls", min(layer, vision.layers - 1)] = cls_attention_flops(vision)
     return reads
+
+
+def comparison_flops(working: WorkingStage, shape: Shape) -> int:
+    """Price the products of patches and question tokens, at each stage that compares them.
+
+    Args:
+        working: The stage.
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs of one tile.
+    """
+    scorer, patches = working.stage.scorer, shape.vision.patches
+    if isinstance(scorer, QuestionRelevance):
+        return 2 * patches * _text_tower(shape).projection_size
+    if not isinstance(scorer, SimilarityFusion) or not choosers(working, shape.tiles)[0]:
+        return 0
+    tower = _text_tower(shape)
+    flops = 2 * patches * tower.tokens * tower.projection_size
+    if scorer.alignment:  # also each with the whole image or question (DeSAP, equation 3)
+        flops += 2 * (patches + tower.tokens) * tower.projection_size
+    return flops
 
 
 def read_question(reads: dict[Read, int]) -> bool:
@@ -116,17 +138,12 @@ def _patch_attention_flops(vision: VisionShape) -> int:
     return 2 * width**2 * (vision.patches + tokens) + 2 * vision.patches * tokens * width
 
 
-def _similarity_flops(vision: VisionShape, tower: TextTowerShape, scorer: SimilarityFusion) -> int:
-    """The last block's decoupled attention output and its alignment (DeSAP, equations 2 and 3)."""
+def _decoupled_flops(vision: VisionShape, tower: TextTowerShape, scorer: SimilarityFusion) -> int:
+    """The last block's decoupled attention output in the shared space (DeSAP, equation 2)."""
     tokens = vision.patches + vision.class_token
     width, shared = vision.hidden_size, tower.projection_size
     projections = len({*scorer.encoding, "v"}) + 1  # each projection once, and the output's
-    flops = 2 * tokens * width * (projections * width + shared)
-    flops += 4 * tokens**2 * width
-    flops += 2 * vision.patches * tower.tokens * shared
-    if scorer.alignment:
-        flops += 2 * (vision.patches + tower.tokens) * shared
-    return flops
+    return 2 * tokens * width * (projections * width + shared) + 4 * tokens**2 * width
 
 
 def _text_tower(shape: Shape) -> TextTowerShape:

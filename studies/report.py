@@ -74,10 +74,22 @@ def verdict(comparison: Comparison) -> str:
     Returns:
         ``"better than ..."``, ``"worse than ..."``, or ``"not significantly different from ..."``.
     """
-    other = label(comparison.other)
+    return f"{_relation(comparison)} {label(comparison.other)}"
+
+
+def _verdict_on_all(comparisons: Sequence[Comparison]) -> str:
+    """Say what several comparisons show, those that show the same together."""
+    others: dict[str, list[str]] = {}
+    for comparison in comparisons:
+        others.setdefault(_relation(comparison), []).append(label(comparison.other))
+    said = "; ".join(f"{relation} {', '.join(names)}" for relation, names in others.items())
+    return said or "compared with none"
+
+
+def _relation(comparison: Comparison) -> str:
     if not comparison.significant:
-        return f"not significantly different from {other}"
-    return f"{'better' if comparison.difference > 0 else 'worse'} than {other}"
+        return "not significantly different from"
+    return "better than" if comparison.difference > 0 else "worse than"
 
 
 def _caption(result: BudgetResult) -> str:
@@ -123,9 +135,8 @@ def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
     lines = []
     for result in results:
         against = [comparison for comparison in result.comparisons if comparison.other != DENSE]
-        said = ", ".join(verdict(comparison) for comparison in against) or "compared with none"
         lines.append(
-            f"{result.budget}: the searched schedule is {said} "
+            f"{result.budget}: the searched schedule is {_verdict_on_all(against)} "
             f"({result.trials} trials, {result.evaluations} samples scored, "
             f"{result.seconds:.0f} s of search)."
         )

@@ -12,9 +12,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from pruners import Schedule, Shape, apply_schedule, dense, published
+from pruners.methods import METHODS
 from search.embedded import CHECKPOINT, CLIP
 from search.embedded.prompts import chat
-from space import MissionVocabulary, SearchSpace, dense_cost, parse_budget, price, project, text_tower_shape
+from space import (
+    MissionVocabulary,
+    SearchSpace,
+    dense_cost,
+    parse_budget,
+    price,
+    project,
+    text_tower_shape,
+)
 
 QUESTION = "what colour is the diamond? A white B red C yellow D purple"
 TOLERANCE = 0.005
@@ -78,8 +87,14 @@ def test_random_schedules(model, processor, inputs, shape, seed: int) -> None:
     assert price(schedule, shape).tflops * 1e12 == pytest.approx(measured, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("method", ["visiondrop", "desap"])
-def test_published_schedules(model, processor, inputs, shape, method: str) -> None:
-    schedule = project(published(method, 16, shape), shape, parse_budget("60%"))
+@pytest.mark.parametrize("text", ["60%", "40%"])
+@pytest.mark.parametrize("method", METHODS)
+def test_published_schedules(model, processor, inputs, shape, method: str, text: str) -> None:
+    schedule = project(published(method, 48, shape), shape, parse_budget(text))
     measured = count(model, processor, inputs, schedule)
-    assert price(schedule, shape).tflops * 1e12 == pytest.approx(measured, rel=TOLERANCE)
+    priced = price(schedule, shape).tflops * 1e12
+    if method == "flowcut":
+        # How soon its tokens leave depends on the image; it is priced at the most it can cost.
+        assert 0.8 * priced < measured <= priced * (1 + TOLERANCE)
+    else:
+        assert priced == pytest.approx(measured, rel=TOLERANCE)
