@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 from methods_contrasts import CONTRASTS, ORDERS, Contrast
 from methods_effects_summary import Comparisons, Effects
-from methods_effects_table import print_effects
+from methods_effects_table import markdown, print_effects
 from methods_schedules import BudgetPoint, Entry, budget_points, chosen_methods, entry_at
 from methods_scoring import SPLIT, kept_scores, score_missing, scores_identity
 from methods_summary import write_record
@@ -59,6 +59,9 @@ def main(
     model: Annotated[str, typer.Option(help="embedded or analytic.")] = "embedded",
     work: Annotated[Path, typer.Option(help="Scores are kept here.")] = Path("runs/methods"),
     out: Annotated[Path, typer.Option(help="The JSON to write.")] = RESULTS,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print contrasts as a Markdown table as well.")
+    ] = False,
 ) -> None:
     """Measure what is not yet known, print the tables, write the JSON."""
     console = Console()
@@ -93,6 +96,8 @@ def main(
         console.print(f"Error: {error}", style="red", markup=False)
         raise typer.Exit(2) from error
     print_effects(effects, console)
+    if as_markdown:
+        display.show(markdown(effects))
     display.show(f"Written to {out}")
 
 

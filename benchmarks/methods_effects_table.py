@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from methods_effects_summary import Effects, Paired
+from methods_effects_summary import ContrastResult, Effects, Paired
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -48,6 +48,26 @@ def print_effects(effects: Effects, console: Console) -> None:
         console.print(Text(line))
 
 
+def markdown(effects: Effects) -> str:
+    """Return the contrasts as a Markdown table, significant differences in bold.
+
+    Args:
+        effects: The effects.
+
+    Returns:
+        The table, contrasts in rows and budgets in columns.
+    """
+    tokens = [here.tokens for here in effects.contrasts[0].budgets]
+    lines = [
+        ["effect", "papers", *(f"{count} tokens" for count in tokens), "per halving"],
+        ["---", "---", *["---:"] * (len(tokens) + 1)],
+    ]
+    for contrast in effects.contrasts:
+        paired = [*contrast.budgets, *([contrast.trend] if contrast.trend else [])]
+        lines.append([contrast.name, _papers(contrast), *map(_emphasised, paired)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def not_beating(effects: Effects) -> list[str]:
     """Say which methods do not beat which control, at each budget.
 
@@ -76,6 +96,20 @@ def points(paired: Paired) -> str:
     """Spell out a difference with its interval, in points."""
     low, high = paired.interval_95
     return f"{100 * paired.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _emphasised(paired: Paired) -> str:
+    return points(paired) if paired.verdict == "not significant" else f"**{points(paired)}**"
+
+
+def _papers(contrast: ContrastResult) -> str:
+    """What papers report, in short: the first is better, by how much, and whether it grows."""
+    sizes = [
+        f"{here.paper_points:+.1f} at {here.tokens}"
+        for here in contrast.budgets
+        if here.paper_points is not None
+    ]
+    return (", ".join(sizes) or "+") + ("; grows" if contrast.trend_claimed else "")
 
 
 def _table(title: str) -> Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from methods_summary import MethodResult, Summary
+from methods_summary import FAR, MethodResult, Summary
 
 from studies.files import atomic_path
 
@@ -34,6 +34,7 @@ class Line:
         percent: Relative accuracy per point, in percent of dense.
         low: Lower ends of the 95 % intervals, in percent.
         high: Upper ends of the 95 % intervals, in percent.
+        flattered: Whether the point keeps far more tokens when measured than it is priced for.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Line:
     percent: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    flattered: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ def methods_figure(summary: Summary) -> MethodsFigure:
             for budget in reversed(summary.budgets)
         },
         cost_label=(
-            f"Cost of a prefill of {summary.priced_for}: TFLOPs, convention total; below, "
-            "share of the dense decoder's cost, convention llm-macs"
+            f"Cost of a prefill of {summary.priced_for}: TFLOPs, convention total; below, share of "
+            "the dense decoder's cost, convention llm-macs.\nHollow: the measured model keeps over "
+            f"{FAR:g} times the share of tokens that is priced."
         ),
         accuracy_label="Relative accuracy (% of dense)",
     )
@@ -194,6 +197,16 @@ def _draw_panel(axis: Axes, panel: Panel, content: MethodsFigure) -> None:
             elinewidth=0.8,
             **style,
         )
+        axis.plot(
+            [dodge * cost for cost, far in zip(line.tflops, line.flattered, strict=True) if far],
+            [value for value, far in zip(line.percent, line.flattered, strict=True) if far],
+            linestyle="none",
+            marker=style["marker"],
+            markersize=4,
+            markerfacecolor="white",
+            markeredgecolor=style["color"],
+            zorder=3,
+        )
     axis.set_xscale("log")
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(list(content.ticks), list(content.ticks.values()))
@@ -251,6 +264,7 @@ def _line(results: Sequence[MethodResult]) -> Line:
         percent=tuple(100 * result.relative_accuracy for result in results),
         low=tuple(100 * result.interval_95[0] for result in results),
         high=tuple(100 * result.interval_95[1] for result in results),
+        flattered=tuple(result.flattered for result in results),
     )
 
 

@@ -54,7 +54,7 @@ class Entry:
 
 
 def budget_points(tokens: Sequence[int] | None, target: Shape) -> list[BudgetPoint]:
-    """Return what VisionDrop's published schedules cost, rounded up to 10^9 FLOPs.
+    """Return what VisionDrop's published schedules cost, rounded up to four digits.
 
     Args:
         tokens: Mean visual tokens of its schedules; `SHARES_OF_TOKENS` when None.
@@ -69,7 +69,7 @@ def budget_points(tokens: Sequence[int] | None, target: Shape) -> list[BudgetPoi
     counts = tokens or [round(share * target.visual_tokens) for share in SHARES_OF_TOKENS]
     costs = [price(published("visiondrop", count, target), target).tflops for count in counts]
     return [
-        BudgetPoint(count, Budget("tflops", math.ceil(1000 * cost) / 1000))
+        BudgetPoint(count, Budget("tflops", _rounded_up(cost)))
         for count, cost in zip(counts, costs, strict=True)
     ]
 
@@ -111,6 +111,11 @@ def chosen_methods(names: Sequence[str] | None) -> list[str]:
             f"there is no method {', '.join(unknown)}; expected some of {', '.join(METHODS)}"
         )
     return [name for name in METHODS if not names or name in names]
+
+
+def _rounded_up(cost: float) -> float:
+    scale = 10.0 ** (3 - math.floor(math.log10(cost)))
+    return math.ceil(cost * scale) / scale
 
 
 def _drawn(schedule: Schedule) -> list[Schedule]:

@@ -22,6 +22,9 @@ from space.flops import dense_cost, price
 from studies.files import write_text
 from studies.statistics import paired_interval, relative_accuracy, task_accuracies
 
+FAR = 1.2
+"""A measured share of tokens this many times the priced one flatters a method, and is marked."""
+
 
 class Record(BaseModel):
     """A part of a result that is written as JSON."""
@@ -70,6 +73,11 @@ class MethodResult(Record):
     llm_share_of_dense: float
     layers: tuple[int, ...]
     visual_tokens: tuple[int, ...]
+
+    @property
+    def flattered(self) -> bool:
+        """Whether it keeps far more tokens on the measured model than it is priced for."""
+        return self.measured_share_of_tokens > FAR * self.share_of_tokens
 
 
 class BudgetSummary(Record):

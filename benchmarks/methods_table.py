@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from methods_summary import BudgetSummary, MethodResult, Summary
+from methods_summary import FAR, BudgetSummary, MethodResult, Summary
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-FAR = 1.2
-"""A measured share of tokens this many times the priced one is marked: the comparison flatters."""
 
 _COLUMNS = ("Method", "% of dense", "Tokens", "measured", "TFLOPs", "TMACs")
 
@@ -111,7 +108,7 @@ def _cells(method: MethodResult) -> list[str]:
 
 
 def _mark(method: MethodResult) -> str:
-    return "*" if method.measured_share_of_tokens > FAR * method.share_of_tokens else ""
+    return "*" if method.flattered else ""
 
 
 def _share(budget: BudgetSummary) -> str:
