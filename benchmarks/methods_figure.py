@@ -76,6 +76,15 @@ class MethodsFigure:
     accuracy_label: str
 
 
+@dataclass(frozen=True)
+class LineStyle:
+    """How a line is drawn."""
+
+    color: str
+    linestyle: str
+    marker: str
+
+
 def methods_figure(summary: Summary) -> MethodsFigure:
     """Collect what the figure shows.
 
@@ -195,16 +204,18 @@ def _draw_panel(axis: Axes, panel: Panel, content: MethodsFigure) -> None:
             markeredgewidth=0.5,
             linewidth=1.2,
             elinewidth=0.8,
-            **style,
+            color=style.color,
+            linestyle=style.linestyle,
+            marker=style.marker,
         )
         axis.plot(
             [dodge * cost for cost, far in zip(line.tflops, line.flattered, strict=True) if far],
             [value for value, far in zip(line.percent, line.flattered, strict=True) if far],
             linestyle="none",
-            marker=style["marker"],
+            marker=style.marker,
             markersize=4,
             markerfacecolor="white",
-            markeredgecolor=style["color"],
+            markeredgecolor=style.color,
             zorder=3,
         )
     axis.set_xscale("log")
@@ -220,7 +231,7 @@ def _label_lines(axis: Axes, panel: Panel) -> None:
     heights = spread_labels(last, LABEL_GAP * (high - low))
     right = max(cost for line in panel.lines for cost in line.tflops)
     for line, style, value, height in zip(panel.lines, _styles(panel), last, heights, strict=True):
-        color = style["color"]
+        color = style.color
         axis.plot(
             [right * 1.03, right * 1.07],
             [value, height],
@@ -233,26 +244,22 @@ def _label_lines(axis: Axes, panel: Panel) -> None:
         axis.text(right * 1.08, height, line.label, color=color, va="center", fontsize="small")
 
 
-def _styles(panel: Panel) -> list[dict[str, str]]:
+def _styles(panel: Panel) -> list[LineStyle]:
+    """Controls dashed and grey, methods in colours that colour-blind readers tell apart."""
     import seaborn as sns
 
     palette = sns.color_palette("colorblind").as_hex()
-    colors = [palette[index] for index in (0, 1, 2, 3, 4, 5, 9)]  # neither grey nor pale yellow
-    markers = "osD^vPX"
-    styles, methods, controls = [], 0, 0
+    methods = [
+        LineStyle(palette[index], "-", marker)
+        for index, marker in zip((0, 1, 2, 3, 4, 5, 9), "osD^vPX", strict=True)
+    ]  # neither the palette's grey nor its pale yellow
+    controls = [LineStyle("0.45", "--", marker) for marker in "sd"]
+    ordinals = {True: 0, False: 0}
+    styles = []
     for line in panel.lines:
-        if line.control:
-            styles.append({"color": "0.45", "linestyle": "--", "marker": "sd"[controls % 2]})
-            controls += 1
-        else:
-            styles.append(
-                {
-                    "color": colors[methods % len(colors)],
-                    "linestyle": "-",
-                    "marker": markers[methods % len(markers)],
-                }
-            )
-            methods += 1
+        known = controls if line.control else methods
+        styles.append(known[ordinals[line.control] % len(known)])
+        ordinals[line.control] += 1
     return styles
 
 
