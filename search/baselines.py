@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from pruners.errors import BudgetError
 from pruners.methods import METHODS
-from pruners.published import published
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 from space.budgets import Budget
 from space.coding import SearchSpace
 from space.full_vocabulary import FullVocabulary
-from space.projection import project
+from space.projection import published_within
 
 MISSION_METHODS = ("visiondrop", "desap")
 """Methods that every search is compared with: those that the mission's space is made of."""
@@ -47,11 +46,8 @@ def published_at(
     """
     schedules = {}
     for method in methods:
-        # A third of the tokens (192 of 576) is the papers' mildest setting; only the proportions
-        # of its stages matter here.
-        schedule = published(method, tokens=max(1, shape.visual_tokens // 3), shape=shape)
         try:
-            schedules[method] = project(schedule, shape, budget)
+            schedules[method] = published_within(method, shape, budget)
         except BudgetError:
             continue
     return schedules

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -20,11 +17,19 @@ from studies.figure_data import (
     SchedulePanel,
     Series,
     history_figure,
-    label,
     pareto_figure,
     schedule_panels,
 )
-from studies.files import atomic_path
+from studies.figure_style import (
+    color_of,
+    in_crowd,
+    is_crowd,
+    legend_label,
+    marker_of,
+    save,
+    style,
+    unique_legend,
+)
 from studies.records import SAMPLED, TrialRecord
 from studies.results import DENSE, SEARCHED, BudgetResult
 
@@ -34,10 +39,6 @@ COLUMN_INCHES = 3.4
 PAGE_INCHES = 6.9
 """Width of both columns."""
 
-PNG_DPI = 200
-
-_MARKERS = {SEARCHED: "o", DENSE: "*", "visiondrop": "s", "desap": "^"}
-_OTHER_MARKERS = ("D", "v", "P", "X")
 _DODGE_POINTS = 3.5  # markers at the same cost stand this far apart
 
 
@@ -48,7 +49,8 @@ def draw_pareto(
 
     With several budgets: the searched schedules as a line, dense and the published schedules as
     other markers, with 95 % intervals. With one budget, where all cost the same: the schedules side
-    by side, and beside them the search's own trials.
+    by side, and beside them the search's own trials. Of more schedules than colours tell apart, the
+    others are grey; with one budget they are named below each other.
 
     Args:
         results: One result per budget.
@@ -62,22 +64,27 @@ def draw_pareto(
         StudyError: There is no result, or a file cannot be written.
     """
     content = pareto_figure(results)
-    with _style():
+    with style():
         if len(results) > 1:
             figure = Figure(figsize=(COLUMN_INCHES, 2.9), layout="constrained")
             _draw_front(figure.subplots(), content)
         else:
-            figure = Figure(figsize=(PAGE_INCHES, 2.7), layout="constrained")
-            left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+            crowded = is_crowd([series.name for series in content.series])
+            height = 1.2 + 0.18 * len(content.series) if crowded else 2.7
+            figure = Figure(figsize=(PAGE_INCHES, height), layout="constrained")
+            left, right = figure.subplots(1, 2, sharey=not crowded, width_ratios=(3, 2))
             _draw_history(left, history_figure(records), content)
-            _draw_side_by_side(right, content)
+            if crowded:
+                _draw_list(right, content)
+            else:
+                _draw_side_by_side(right, content)
             handles, labels = left.get_legend_handles_labels()
             unique = dict(zip(labels, handles, strict=True))
             figure.legend(
                 unique.values(), unique.keys(), loc="outside lower left", ncols=5, frameon=False
             )
         figure.suptitle(_wrapped(content.title, figure.get_figwidth()), fontsize="medium")
-        return _save(figure, stem)
+        return save(figure, stem)
 
 
 def draw_schedules(results: Sequence[BudgetResult], stem: Path) -> list[Path]:
@@ -97,7 +104,7 @@ def draw_schedules(results: Sequence[BudgetResult], stem: Path) -> list[Path]:
     columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     width = COLUMN_INCHES if columns == 1 else PAGE_INCHES
-    with _style():
+    with style():
         figure = Figure(figsize=(width, 0.4 + 2.1 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, panel in zip(axes, panels, strict=False):
@@ -106,60 +113,35 @@ def draw_schedules(results: Sequence[BudgetResult], stem: Path) -> list[Path]:
             axis.set_visible(False)
         for axis in axes[::columns]:
             axis.set_ylabel("Visual tokens alive")
-        axes[0].legend(frameon=False)
+        unique_legend(axes[0])
         figure.supxlabel(f"Decoder layer of {panels[0].priced_for}", fontsize="medium")
-        return _save(figure, stem)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    settings = {
-        **sns.axes_style("ticks"),
-        **sns.plotting_context("paper", font_scale=0.8, rc={"lines.linewidth": 1.2}),
-        "axes.linewidth": 0.8,
-        "xtick.major.width": 0.8,
-        "ytick.major.width": 0.8,
-        "xtick.major.size": 3,
-        "ytick.major.size": 3,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "grid.color": "0.92",
-        "pdf.fonttype": 42,  # TrueType: publishers refuse type 3, and text stays text
-    }
-    with mpl.rc_context(settings):
-        yield
-
-
-def _color(name: str, names: Sequence[str]) -> str:
-    if name == DENSE:
-        return "0.25"
-    palette = sns.color_palette("colorblind").as_hex()
-    others = [other for other in names if other not in (SEARCHED, DENSE)]
-    # Blue for the searched schedule; the rest skips to orange, green, ...
-    return str(palette[0] if name == SEARCHED else palette[1 + others.index(name) % 8])
-
-
-def _marker(name: str, names: Sequence[str]) -> str:
-    others = [other for other in names if other not in _MARKERS]
-    return _MARKERS.get(name) or _OTHER_MARKERS[others.index(name) % len(_OTHER_MARKERS)]
+        return save(figure, stem)
 
 
 def _draw_front(axis: Axes, content: ParetoFigure) -> None:
     names = [series.name for series in content.series]
     for position, series in enumerate(content.series):
         offset = 0.0 if series.name in (SEARCHED, DENSE) else _DODGE_POINTS * (-1) ** position
-        _draw_series(axis, series, names, offset_points=offset)
+        _draw_series(
+            axis,
+            series,
+            names,
+            offset_points=offset,
+            without_interval=in_crowd(series.name, names),
+        )
     axis.axhline(100, color="0.25", linewidth=0.6, linestyle=":", zorder=0)
     axis.set_xlim(left=0)
     axis.set_xlabel(content.cost_label)
     axis.set_ylabel(content.accuracy_label)
-    axis.legend(frameon=False, loc="lower right")
+    unique_legend(axis, loc="lower right")
 
 
 def _draw_series(
-    axis: Axes, series: Series, names: Sequence[str], offset_points: float = 0.0
+    axis: Axes,
+    series: Series,
+    names: Sequence[str],
+    offset_points: float = 0.0,
+    without_interval: bool = False,
 ) -> None:
     figure = axis.get_figure()
     assert figure is not None
@@ -169,9 +151,9 @@ def _draw_series(
     axis.errorbar(
         series.tflops,
         series.percent,
-        yerr=None if series.name == DENSE else (below, above),
-        color=_color(series.name, names),
-        marker=_marker(series.name, names),
+        yerr=None if series.name == DENSE or without_interval else (below, above),
+        color=color_of(series.name, names),
+        marker=marker_of(series.name, names),
         markersize=8 if series.name == DENSE else 4.5,
         markeredgecolor="white",
         markeredgewidth=0.5,
@@ -179,9 +161,9 @@ def _draw_series(
         linewidth=1.2,
         elinewidth=0.9,
         capsize=1.5,
-        label=series.label,
+        label=legend_label(series.name, names),
         transform=axis.transData + shift,
-        zorder=3 if series.name == SEARCHED else 2,
+        zorder=3 if series.name == SEARCHED else 1 if in_crowd(series.name, names) else 2,
     )
     # A shifted transform is left out of the limits, so they are told.
     for ends in (series.low, series.high):
@@ -212,6 +194,33 @@ def _draw_side_by_side(axis: Axes, content: ParetoFigure) -> None:
     axis.set_title("Report split, with 95 % intervals", fontsize="medium")
 
 
+def _draw_list(axis: Axes, content: ParetoFigure) -> None:
+    """Draw schedules below each other, which leaves room for the names of many."""
+    names = [series.name for series in content.series]
+    for position, series in enumerate(content.series):
+        value, low, high = series.percent[0], series.low[0], series.high[0]
+        axis.errorbar(
+            [value],
+            [position],
+            xerr=None if series.name == DENSE else ([value - low], [high - value]),
+            color=color_of(series.name, names),
+            marker=marker_of(series.name, names),
+            markersize=8 if series.name == DENSE else 4.5,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            elinewidth=0.9,
+            capsize=1.5,
+        )
+    axis.axvline(100, color="0.25", linewidth=0.6, linestyle=":", zorder=0)
+    axis.grid(False)
+    axis.set_yticks(
+        range(len(names)), [f"{series.label}, {series.tflops[0]:.2f}" for series in content.series]
+    )
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlabel(f"{content.accuracy_label}\nBeside the names: TFLOPs of a prefill")
+    axis.set_title("Report split, with 95 % intervals", fontsize="medium")
+
+
 def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> None:
     names = [series.name for series in content.series]
     trials = list(
@@ -236,19 +245,19 @@ def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> 
                 [number],
                 [value],
                 linestyle="none",
-                marker=_marker(origin, names),
-                color=_color(origin, names),
+                marker=marker_of(origin, names),
+                color=color_of(origin, names),
                 markersize=4.5,
                 markeredgecolor="white",
                 markeredgewidth=0.5,
-                label=label(origin),
+                label=legend_label(origin, names),
                 zorder=3,
             )
     axis.step(
         history.numbers,
         history.incumbent,
         where="post",
-        color=_color(SEARCHED, names),
+        color=color_of(SEARCHED, names),
         label="best so far",
     )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -264,12 +273,12 @@ def _draw_panel(axis: Axes, panel: SchedulePanel) -> None:
             tokens,
             range(len(tokens) + 1),
             baseline=None,
-            color=_color(name, names),
+            color=color_of(name, names),
             # Thick and below, so that a schedule equal to it stays visible.
-            linewidth=3 if name == SEARCHED else 1.2,
+            linewidth=3 if name == SEARCHED else 0.7 if in_crowd(name, names) else 1.2,
             linestyle="-" if name == SEARCHED else ("--", "-.", ":")[names.index(name) % 3],
-            label=label(name),
-            zorder=2 if name == SEARCHED else 3,
+            label=legend_label(name, names),
+            zorder=1 if in_crowd(name, names) else 2 if name == SEARCHED else 3,
         )
     layers = len(next(iter(panel.tokens.values())))
     axis.set_xlim(0, layers)
@@ -281,13 +290,3 @@ def _draw_panel(axis: Axes, panel: SchedulePanel) -> None:
 
 def _wrapped(text: str, inches: float) -> str:
     return "\n".join(textwrap.wrap(text, int(inches * 17)))  # 17 characters fit on an inch
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("pdf", "png")]
-    for path in paths:
-        # Without the date, the same results give the same bytes.
-        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
-    return paths

@@ -20,6 +20,7 @@ WRONG = {
     "unknown unit": ("--budget 3lightyears", "lightyears"),
     "same budget twice": ("--budget-tflops 2 2.0", "given twice"),
     "too many stages": ("--budget-tflops 2 --stages 5", "--stages is 5"),
+    "unknown space": ("--budget-tflops 2 --space small", "--space is 'small'"),
     "unknown strategy": ("--budget-tflops 2 --strategy grid", "--strategy is 'grid'"),
     "no trials": ("--budget-tflops 2 --trials 0", "--trials is 0"),
     "negative timeout": ("--budget-tflops 2 --timeout -1", "--timeout is -1"),
@@ -83,7 +84,16 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
     for option in (
-        *("--budget-tflops", "--budget", "--model", "--target", "--stages", "--strategy"),
-        *("--trials", "--timeout", "--seed", "--study", "--out", "--dry-run", "--quiet"),
+        *("--budget-tflops", "--budget", "--model", "--target", "--stages", "--space"),
+        *(
+            "--strategy",
+            "--trials",
+            "--timeout",
+            "--seed",
+            "--study",
+            "--out",
+            "--dry-run",
+            "--quiet",
+        ),
     ):
         assert option in shown

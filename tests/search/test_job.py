@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pruners import load_schedule
+from pruners.methods import METHODS
 from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.command_line import run
@@ -77,6 +78,49 @@ def test_a_command_ends_in_a_schedule_that_was_confirmed_and_reported(
     assert result.evaluations == schedule.provenance.evaluations
 
 
+def test_the_full_space_compares_with_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*ANALYTIC, "--budget-tflops", "2", "--space", "full", "--trials"]
+    assert run([*command, "16"]) == 0
+    shown = capsys.readouterr().out
+    folder = Path("runs/llava-1.5-7b-2-tflops-full-seed-0")
+    (result,) = read_results(folder / "results.json")
+    assert [row.name for row in result.schedules][:2] == ["searched", "dense"]
+    assert {row.name for row in result.schedules[2:]} == METHODS.keys()
+    for row in result.schedules:
+        assert row.name == "dense" or row.tflops <= 2
+    for method in METHODS.values():
+        assert method.label in shown
+        assert method.label in (folder / "report.md").read_text()
+
+    with (folder / "trials.csv").open() as file:
+        trials = list(csv.DictReader(file))
+    # Controls are no proposals, and FlowCut and ToMe have no point.
+    first = [name for name in METHODS if name not in ("flowcut", "tome", "random", "downsampling")]
+    assert [row["origin"] for row in trials[: len(first)]] == first
+    merges = {row["merge"] for row in trials}
+    assert {"none", "nearest-reference", "density-peaks", "cluster-average"} <= merges
+    assert float(trials[-1]["ratio_1"]) >= 0
+
+    assert run([*command, "18"]) == 0
+    assert "Continuing" in capsys.readouterr().out
+    with (folder / "trials.csv").open() as file:
+        again = list(csv.DictReader(file))
+    assert again[:16] == trials
+    assert len(again) == 18
+
+
+def test_methods_that_cannot_meet_a_budget_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    # 15.9 % of dense: all tokens in layer 0 alone cost more.
+    command = [*ANALYTIC, "--budget-tflops", "1.44", "--space", "full", "--trials", "2"]
+    assert run([*command, "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if line.startswith("Not compared")]
+    assert line.endswith("FastV, PyramidDrop, SparseVLM, DART")
+    (result,) = read_results(Path("runs/llava-1.5-7b-1.44-tflops-full-seed-0/results.json"))
+    assert {"visiondrop", "tome", "downsampling"} <= {row.name for row in result.schedules}
+    assert "fastv" not in {row.name for row in result.schedules}
+
+
 def test_several_budgets_give_a_schedule_each_and_a_front(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -134,6 +178,7 @@ def test_the_same_command_continues_and_measures_nothing_again(
     ("changed", "field"),
     [
         (["--stages", "2"], "space.decoder_stages: 3 in the study, 2 now"),
+        (["--space", "full"], 'space.vocabulary: "mission" in the study, "full" now'),
         (["--seed", "5"], "seed: 0 in the study, 5 now"),
         (["--strategy", "random"], 'strategy.sampler: "tpe" in the study, "random" now'),
         (["--target", "llava-1.5-13b"], "shape.decoder_layers: 32 in the study, 40 now"),
@@ -170,6 +215,12 @@ def test_a_dry_run_explains_and_writes_nothing(capsys: pytest.CaptureFixture[str
     assert list(Path().iterdir()) == []
     shown = capsys.readouterr().out
     for said in ("9.06", "2 TFLOPs", "similarity_weight", "minutes", "runs/llava-1.5-7b"):
+        assert said in shown
+    assert "encoder_scorer" not in shown
+    assert run([*ANALYTIC, "--budget-tflops", "2", "--space", "full", "--dry-run"]) == 0
+    assert list(Path().iterdir()) == []
+    shown = capsys.readouterr().out
+    for said in ("full, 15 parameters", "scorer_3: one of", "rater-attention", "-full-seed-0"):
         assert said in shown
 
 

@@ -29,10 +29,12 @@ def schedule():
 @pytest.fixture
 def study(schedule):
     study = optuna.create_study(study_name="2 TFLOPs", direction="maximize")
-    study.enqueue_trial({"weight": 0.25}, user_attrs={ORIGIN_ATTRIBUTE: "visiondrop"})
+    point = {"weight": 0.25, "merge": "none"}
+    study.enqueue_trial(point, user_attrs={ORIGIN_ATTRIBUTE: "visiondrop"})
     for value in (0.75, 0.5):
         trial = study.ask()
         trial.suggest_float("weight", 0, 1)
+        trial.suggest_categorical("merge", ("cluster-average", "none"))
         note_schedule(trial, schedule)
         note_samples(trial, 40)
         study.tell(trial, value)
@@ -45,7 +47,7 @@ def study(schedule):
 def test_records_say_what_was_tried_and_scored(study, schedule):
     first, second, failed, running = trial_records(study)
     assert (first.origin, second.origin) == ("visiondrop", "sampler")
-    assert first.parameters == {"weight": 0.25}
+    assert first.parameters == {"weight": 0.25, "merge": "none"}
     assert (first.objective, first.samples, first.state) == (0.75, 40, "complete")
     assert first.tflops == schedule.cost.tflops
     assert first.layers == (0, 8, 16, 24)
@@ -63,6 +65,7 @@ def test_trials_are_written_as_a_table(study, tmp_path):
     assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
     assert {row["budget"] for row in rows} == {"2 TFLOPs"}
     assert (rows[0]["layers"], rows[0]["weight"]) == ("0 8 16 24", "0.25")
+    assert rows[0]["merge"] == "none"
     assert (rows[2]["objective"], rows[2]["weight"]) == ("", "")
 
 

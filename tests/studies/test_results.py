@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from rich.console import Console
 
 from pruners import dense, published
 from pruners.errors import DataError, StudyError
+from pruners.methods import METHODS
 from pruners.schedule import Cost
 from pruners.shape import LLAVA_1_5_7B
 from studies.figure_data import history_figure, pareto_figure, schedule_panels
+from studies.figure_style import color_of, in_crowd, legend_label
 from studies.figures import draw_pareto, draw_schedules
 from studies.pareto import non_dominated, pareto_points, write_pareto
 from studies.records import TrialRecord
@@ -42,15 +45,14 @@ def _priced(schedule, tflops):
     return schedule.model_copy(update={"shape": LLAVA_1_5_7B, "cost": cost})
 
 
-def _result(tflops, tokens, losses, seed=0):
+def _result(tflops, tokens, losses, seed=0, methods=("visiondrop", "desap")):
     """Answers that are lost with the probability given for each schedule."""
     rng = np.random.default_rng(seed)
     right = (rng.random(len(TASKS)) < 0.9).astype(float)
     schedules = {
         "searched": _priced(published("visiondrop", tokens=tokens + 1), tflops),
         "dense": _priced(dense(), DENSE_TFLOPS),
-        "visiondrop": _priced(published("visiondrop", tokens=tokens), tflops),
-        "desap": _priced(published("desap", tokens=tokens), tflops),
+        **{name: _priced(published(name, tokens=tokens), tflops) for name in methods},
     }
     luck = rng.random(len(TASKS))  # the same for all, so that comparisons are paired
     scores = {name: right * (luck > losses.get(name, 0)) for name in schedules}
@@ -207,6 +209,30 @@ def test_the_schedule_figure_shows_tokens_per_layer(low):
     assert len(panel.tokens["visiondrop"]) == 32
     assert "dense" not in panel.tokens
     assert panel.dense_tokens == LLAVA_1_5_7B.visual_tokens
+
+
+def test_a_crowd_of_schedules_is_grey_but_for_those_that_stand_out(tmp_path):
+    others = dict.fromkeys(METHODS, 0.2)
+    results = [
+        _result(tflops, tokens, others | {"searched": 0.1}, methods=METHODS)[0]
+        for tflops, tokens in ((2.0, 64), (4.0, 192))
+    ]
+    names = [schedule.name for schedule in results[0].schedules]
+    greys = {color_of(name, names) for name in names if in_crowd(name, names)}
+    assert len(greys) == 1
+    assert len({color_of(name, names) for name in ("searched", "visiondrop", "desap")} - greys) == 3
+    assert {legend_label(name, names) for name in METHODS} == {
+        "VisionDrop",
+        "DeSAP",
+        "other published",
+    }
+    few = names[:4]
+    assert not any(in_crowd(name, few) for name in few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as names that leave the axes no room
+        draw_pareto(results[:1], _records(), tmp_path / "one")
+        draw_pareto(results, _records(), tmp_path / "two")
+        draw_schedules(results, tmp_path / "schedules")
 
 
 @pytest.mark.parametrize("budgets", [1, 2])

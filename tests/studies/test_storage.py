@@ -19,6 +19,7 @@ from pruners.errors import StudyError
 from studies.storage import StudyFolder
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+MERGES = ("none", "nearest-reference", "cluster-average")
 REPOSITORY = Path(__file__).parents[2]
 
 # A search in miniature: scores are looked up before they are "measured", which takes a while.
@@ -235,15 +236,18 @@ def test_two_processes_do_not_share_a_study(tmp_path, identity):
 def test_stale_trials_fail_and_are_tried_again_first(tmp_path, identity):
     with StudyFolder.open(tmp_path, identity) as study_folder:
         study = study_folder.study("2 TFLOPs")
-        study.enqueue_trial({"x": 0.25}, user_attrs={"origin": "visiondrop"})
+        point = {"x": 0.25, "merge": "cluster-average"}
+        study.enqueue_trial(point, user_attrs={"origin": "visiondrop"})
         killed = study.ask()
         killed.suggest_float("x", 0, 1)
+        killed.suggest_categorical("merge", MERGES)
         killed.report(0.5, step=0)
     with StudyFolder.open(tmp_path, identity) as study_folder:
         study = study_folder.study("2 TFLOPs")
         assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
         again = study.ask()
         assert again.suggest_float("x", 0, 1) == 0.25
+        assert again.suggest_categorical("merge", MERGES) == "cluster-average"
         assert again.user_attrs["origin"] == "visiondrop"
         study.tell(again, 1.0)
         assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
