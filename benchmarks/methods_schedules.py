@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruners.errors import BudgetError, DataError, ScheduleError
+from pruners.errors import BudgetError, DataError
 from pruners.methods import METHODS
 from pruners.methods.base import Method
 from pruners.published import published
@@ -15,7 +15,7 @@ from pruners.scorers import Random
 from pruners.shape import Shape
 from space.budgets import Budget
 from space.flops import price
-from space.projection import project
+from space.projection import published_within
 
 SHARES_OF_TOKENS = (1 / 2, 1 / 3, 2 / 9, 1 / 9, 1 / 18)
 """288, 192, 128, 64 and 32 of LLaVA-1.5's 576 visual tokens."""
@@ -75,22 +75,20 @@ def budget_points(tokens: Sequence[int] | None, target: Shape) -> list[BudgetPoi
 
 
 def schedule_at(name: str, point: BudgetPoint, target: Shape) -> Schedule:
-    """Project a published method onto a budget.
+    """Return a published method at a budget.
 
     Args:
         name: Its name.
-        point: The budget. The method's own schedule for as many tokens is what is projected, so
-            that boundaries are where the method has them at this compression.
+        point: The budget.
         target: What schedules are priced for.
 
     Returns:
         The schedule, priced.
 
     Raises:
-        ScheduleError: The method cannot keep so few tokens.
-        BudgetError: It cannot meet the budget.
+        BudgetError: The method cannot meet the budget.
     """
-    return project(published(name, point.tokens, target), target, point.budget)
+    return published_within(name, target, point.budget)
 
 
 def entry_at(name: str, point: BudgetPoint, target: Shape) -> Entry:
@@ -98,7 +96,7 @@ def entry_at(name: str, point: BudgetPoint, target: Shape) -> Entry:
     method = METHODS[name]
     try:
         schedule = schedule_at(name, point, target)
-    except (BudgetError, ScheduleError) as error:
+    except BudgetError as error:
         return Entry(method, (), str(error))
     return Entry(method, tuple(_drawn(schedule)))
 

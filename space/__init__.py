@@ -6,7 +6,7 @@ from space.flops import CostBreakdown, breakdown, dense_cost, price
 from space.full_vocabulary import FullVocabulary
 from space.mission_vocabulary import MissionVocabulary
 from space.parameters import Choice, Parameter
-from space.projection import project
+from space.projection import project, published_within
 from space.shapes import PRESETS, preset, shape_from_pretrained, text_tower_shape
 from space.vocabulary import Vocabulary
 
@@ -26,6 +26,7 @@ __all__ = [
     "preset",
     "price",
     "project",
+    "published_within",
     "shape_from_pretrained",
     "text_tower_shape",
 ]

@@ -1,9 +1,12 @@
-"""Projection: any schedule at any budget, by one common scale of its retentions."""
+"""Projection: any schedule, and every published method, at any budget, by one rule."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from pruners.errors import ScheduleError
-from pruners.methods.base import STEPS, moved_boundaries
+from pruners.methods.base import STEPS, is_starved, moved_boundaries
+from pruners.published import published
 from pruners.schedule import Provenance, Schedule
 from pruners.shape import Shape
 from space.budgets import Budget
@@ -18,11 +21,11 @@ def project(schedule: Schedule, shape: Shape, budget: Budget) -> Schedule:
     The ratios between its stages are kept as nearly as whole tokens allow; stages reach 1 where
     scaling up would exceed it. Scorers, selectors, merge rules and contextual shares stay.
 
-    So do boundaries, unless they make the budget unreachable: a method without a stage at layer 0
-    pays for all tokens before its first boundary. Where one token per stage still costs more than
-    the budget, boundaries move earlier by the same factor as retentions are scaled, the largest
-    factor whose cost fits; this is the rule by which `pruners.published` meets a mean number of
-    tokens, applied to cost.
+    So do boundaries, unless scaling down would starve the stages: a method without a stage at layer
+    0 pays for all tokens before its first boundary. Where that leaves the first stage too few
+    (`pruners.methods.base.is_starved`), or none at all, boundaries move earlier by the same factor
+    as retentions are scaled, the largest factor whose cost fits. This is the rule by which
+    `pruners.published` meets a mean number of tokens, applied to cost.
 
     Args:
         schedule: Any schedule with at least one stage. If its own shape is of another depth, its
@@ -48,12 +51,54 @@ def project(schedule: Schedule, shape: Shape, budget: Budget) -> Schedule:
             "a schedule without a stage that drops tokens cannot be scaled to a budget; "
             "project one that prunes, such as published('visiondrop', tokens=64)"
         )
-    within_reach = _with_boundaries_in_reach(schedule, model, budget)
     provenance = schedule.provenance or Provenance(origin="projected")
-    fitted = fit(plans_of(within_reach, shape), model, budget, positions=schedule.positions)
+    fitted = _fitted(schedule, model, budget)
     return fitted.model_copy(
         update={"provenance": provenance.model_copy(update={"budget": budget.describe(shape)})}
     )
+
+
+def published_within(name: str, shape: Shape, budget: Budget) -> Schedule:
+    """Return a published method at a budget.
+
+    What is projected is the method's own schedule for the most tokens that the budget allows, so
+    that it prunes where and in the proportions that it does at this compression.
+
+    Args:
+        name: A name of `pruners.methods.METHODS`.
+        shape: Shape to price on.
+        budget: The limit.
+
+    Returns:
+        The schedule at the budget, priced.
+
+    Raises:
+        BudgetError: The budget is below what the method costs at its fewest tokens.
+        ScheduleError: The name is unknown.
+        UnsupportedModelError: It compares with the question, and the shape has no text tower.
+    """
+    budget.check(shape)
+    model, limit = CostModel(shape), budget.limit(shape)
+    by_tokens = partial(_published_or_none, name, shape)
+    fitting, too_many = 0, shape.visual_tokens
+    while too_many - fitting > 1:
+        tokens = (fitting + too_many) // 2
+        schedule = by_tokens(tokens)
+        # Fewer tokens than the method can keep fit any budget; they are passed over below.
+        if schedule is None or budget.amount_of(working_stages(schedule, shape), model) <= limit:
+            fitting = tokens
+        else:
+            too_many = tokens
+    start = by_tokens(fitting) or published(name, too_many, shape)
+    return project(start, shape, budget)
+
+
+def _published_or_none(name: str, shape: Shape, tokens: int) -> Schedule | None:
+    """Return a method's schedule, or None for fewer tokens than it can keep."""
+    try:
+        return published(name, tokens, shape)
+    except ScheduleError:
+        return None
 
 
 def at_depth_of(schedule: Schedule, shape: Shape) -> Schedule:
@@ -81,16 +126,21 @@ def plans_of(schedule: Schedule, shape: Shape) -> list[StagePlan]:
     return plans
 
 
-def _with_boundaries_in_reach(schedule: Schedule, model: CostModel, budget: Budget) -> Schedule:
-    """Move boundaries earlier, as far as the budget asks for it."""
+def _fitted(schedule: Schedule, model: CostModel, budget: Budget) -> Schedule:
+    """Spend the budget, with boundaries moved earlier as far as it asks for that."""
     shape, limit = model.shape, budget.limit(model.shape)
 
     def cost(candidate: Schedule, factor: float) -> float:
         scaled = _with_retentions(candidate, factor, shape)
         return budget.amount_of(working_stages(scaled, shape), model)
 
+    def fitted(candidate: Schedule) -> Schedule:
+        return fit(plans_of(candidate, shape), model, budget, positions=schedule.positions)
+
     if cost(schedule, 0.0) <= limit:
-        return schedule
+        here = fitted(schedule)
+        if cost(schedule, 1.0) <= limit or not is_starved(here.stages, shape):
+            return here
     moved = schedule
     for step in range(STEPS, 0, -1):
         factor = step / STEPS
@@ -98,7 +148,7 @@ def _with_boundaries_in_reach(schedule: Schedule, model: CostModel, budget: Budg
         moved = schedule.model_copy(update={"stages": stages})
         if cost(moved, factor) <= limit:
             break
-    return moved
+    return fitted(moved)
 
 
 def _with_retentions(schedule: Schedule, factor: float, shape: Shape) -> Schedule:

@@ -113,7 +113,7 @@ def test_random_is_drawn_with_several_seeds_and_impossible_budgets_say_why():
     (tiny,) = budget_points([8], AnalyticEvaluator().shape)
     impossible = entry_at("fastv", tiny, AnalyticEvaluator().shape)
     assert not impossible.schedules
-    assert "keeps at least" in impossible.refusal
+    assert "at its fewest tokens" in impossible.refusal
 
 
 class _Table:
