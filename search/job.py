@@ -23,7 +23,7 @@ from search.export import (
     write_study,
 )
 from search.interruption import Interruption, SearchInterruptedError
-from search.measuring import Measurements
+from search.measuring import Measurements, measured_share
 from search.outcomes import SearchOutcome, TrialReport
 from search.planning import Plan
 from search.searching import search_schedule
@@ -172,6 +172,10 @@ class Job:
             trials=outcome.trials,
             evaluations=outcome.evaluations,
             seconds=sum(record.seconds or 0.0 for record in trial_records(study)),
+            measured_shares={
+                name: measured_share(schedule, self._plan.evaluator.shape)
+                for name, schedule in schedules.items()
+            },
         )
 
     def _save(

@@ -40,6 +40,22 @@ def as_measured(schedule: Schedule, shape: Shape) -> Schedule:
     return scaled.model_copy(update={"stages": tuple(stages)})
 
 
+def measured_share(schedule: Schedule, shape: Shape) -> float:
+    """Return how many visual tokens a schedule keeps on the measured model.
+
+    Args:
+        schedule: A schedule for any depth.
+        shape: Shape of the measured model.
+
+    Returns:
+        Visual tokens as a share of the measured model's own, averaged over its layers.
+    """
+    tokens = as_measured(schedule, shape).visual_tokens_per_layer(
+        shape.decoder_layers, shape.visual_tokens
+    )
+    return sum(tokens) / (len(tokens) * shape.visual_tokens)
+
+
 class Measurements:
     """Scores of schedules from one evaluator, kept in a cache.
 

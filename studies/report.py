@@ -12,7 +12,7 @@ from rich.text import Text
 
 from studies.figure_data import label
 from studies.files import write_text
-from studies.results import DENSE, SEARCHED, BudgetResult, Comparison, ScheduleResult
+from studies.results import DENSE, FAR, SEARCHED, BudgetResult, Comparison, ScheduleResult
 
 _COLUMNS = (
     "Budget",
@@ -109,7 +109,7 @@ def _rows(result: BudgetResult) -> list[list[str]]:
             label(schedule.name),
             f"{schedule.tflops:.3f}",
             f"{schedule.mean_visual_tokens:.1f}",
-            _accuracy(schedule),
+            _accuracy(schedule) + ("*" if result.is_flattered(schedule) else ""),
             _difference(comparisons[schedule.name]) if schedule.name in comparisons else "",
         ]
         for schedule in result.schedules
@@ -131,7 +131,10 @@ def _difference(comparison: Comparison) -> str:
 
 
 def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
-    """One line per budget; dense is left out, for being cheaper is what pruning is for."""
+    """One line per budget; dense is left out, for being cheaper is what pruning is for.
+
+    A last one explains the asterisk where there is one.
+    """
     lines = []
     for result in results:
         against = [comparison for comparison in result.comparisons if comparison.other != DENSE]
@@ -139,6 +142,11 @@ def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
             f"{result.budget}: the searched schedule is {_verdict_on_all(against)} "
             f"({result.trials} trials, {result.evaluations} samples scored, "
             f"{result.seconds:.0f} s of search)."
+        )
+    if any(result.is_flattered(schedule) for result in results for schedule in result.schedules):
+        lines.append(
+            f"* Flattered: the measured model's layers cannot follow its boundaries, so that it "
+            f"was measured with over {FAR:g} times the share of tokens that it is priced for."
         )
     return lines
 

@@ -27,6 +27,10 @@ DENSE = "dense"
 """Name of the model without pruning."""
 
 
+FAR = 1.2
+"""A measured share of tokens this many times the priced one flatters a schedule."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,6 +44,8 @@ class ScheduleResult(_Record):
         mean_visual_tokens: Visual tokens alive, averaged over the target's decoder layers.
         visual_tokens_per_layer: Visual tokens alive in each of the target's decoder layers.
         evidence: What was measured.
+        measured_share: Visual tokens on the measured model as a share of its own, averaged over its
+            layers, which cannot follow every boundary; None where it is not known.
     """
 
     name: str
@@ -47,6 +53,7 @@ class ScheduleResult(_Record):
     mean_visual_tokens: float
     visual_tokens_per_layer: tuple[int, ...]
     evidence: SplitEvidence
+    measured_share: float | None = None
 
 
 class Comparison(_Record):
@@ -113,6 +120,20 @@ class BudgetResult(_Record):
     schedules: tuple[ScheduleResult, ...]
     comparisons: tuple[Comparison, ...]
 
+    def is_flattered(self, schedule: ScheduleResult) -> bool:
+        """Whether a schedule keeps far more tokens on the measured model than it is priced for.
+
+        Args:
+            schedule: One of `schedules`.
+
+        Returns:
+            Whether its share of tokens is there more than `FAR` times the target's.
+        """
+        if schedule.measured_share is None:
+            return False
+        dense_tokens = self.schedule(DENSE).mean_visual_tokens
+        return schedule.measured_share * dense_tokens > FAR * schedule.mean_visual_tokens
+
     def schedule(self, name: str) -> ScheduleResult:
         """The result of one schedule.
 
@@ -173,6 +194,7 @@ def compare(
     trials: int,
     evaluations: int,
     seconds: float,
+    measured_shares: Mapping[str, float] | None = None,
 ) -> BudgetResult:
     """Put the searched schedule beside all others that were scored on the same samples.
 
@@ -187,6 +209,7 @@ def compare(
         trials: Trials that the search had finished.
         evaluations: Samples that the search had scored.
         seconds: Wall-clock time of the search.
+        measured_shares: Visual tokens on the measured model as a share of its own, by name.
 
     Returns:
         Accuracies with intervals, and paired differences, Holm-corrected over the comparisons.
@@ -216,7 +239,10 @@ def compare(
         seconds=seconds,
         schedules=tuple(
             _schedule_result(
-                name, schedules[name], split_evidence(scores[name], dense_scores, tasks)
+                name,
+                schedules[name],
+                split_evidence(scores[name], dense_scores, tasks),
+                (measured_shares or {}).get(name),
             )
             for name in (SEARCHED, *others)
         ),
@@ -263,7 +289,9 @@ def _priced_for(schedule: Schedule) -> str:
     return schedule.shape.name
 
 
-def _schedule_result(name: str, schedule: Schedule, evidence: SplitEvidence) -> ScheduleResult:
+def _schedule_result(
+    name: str, schedule: Schedule, evidence: SplitEvidence, measured_share: float | None
+) -> ScheduleResult:
     if schedule.cost is None:
         raise StudyError(f"the schedule {name!r} is not priced; price it before it is reported")
     return ScheduleResult(
@@ -272,4 +300,5 @@ def _schedule_result(name: str, schedule: Schedule, evidence: SplitEvidence) -> 
         mean_visual_tokens=schedule.cost.mean_visual_tokens,
         visual_tokens_per_layer=schedule.cost.visual_tokens_per_layer,
         evidence=evidence,
+        measured_share=measured_share,
     )

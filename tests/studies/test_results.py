@@ -142,6 +142,22 @@ def test_results_without_dense_or_without_a_price_are_refused():
         compare(schedules, scores, tasks, **about)
 
 
+def test_a_schedule_measured_with_more_tokens_than_it_pays_for_is_marked(tmp_path, low):
+    shares = {"visiondrop": 64 / 576 * 1.19, "desap": 64 / 576 * 1.21}
+    schedules = [
+        schedule.model_copy(update={"measured_share": shares.get(schedule.name)})
+        for schedule in low.schedules
+    ]
+    result = low.model_copy(update={"schedules": tuple(schedules)})
+    write_report([result], tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    (row,) = [line for line in text.splitlines() if "]* |" in line]
+    assert "DeSAP" in row
+    assert "* Flattered" in text
+    write_report([low], tmp_path / "report.md")
+    assert "Flattered" not in (tmp_path / "report.md").read_text()
+
+
 def test_evidence_of_perfect_answers_has_no_interval():
     evidence = split_evidence([1, 0, 1], [1, 0, 1], ["a", "a", "b"])
     assert evidence.interval_95 == (1.0, 1.0)
