@@ -11,14 +11,14 @@ import numpy as np
 from methods_contrasts import Contrast, PaperOrder
 from methods_schedules import BudgetPoint, Entry
 from methods_scoring import SPLIT, scores_of
-from methods_summary import Record, measured_share_of_tokens
+from methods_summary import Record
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import Shape
-from search.measuring import Measurements
+from search.measuring import Measurements, measured_share
 from space.flops import price
 from studies.statistics import (
     LEVEL,
@@ -206,7 +206,7 @@ class Comparisons:
                     second_accuracy=self._relative(second),
                     first_tflops=price(pairs[point][0], self._target).tflops,
                     second_tflops=price(pairs[point][1], self._target).tflops,
-                    measured_share_of_tokens=measured_share_of_tokens(
+                    measured_share_of_tokens=measured_share(
                         pairs[point][0], self._kept.evaluator.shape
                     ),
                     paper_points=contrast.paper_points.get(point.tokens),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from methods_summary import FAR, MethodResult, Summary
+from methods_summary import MethodResult, Summary
 
 from studies.files import atomic_path
+from studies.results import FAR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -251,7 +252,7 @@ def _styles(panel: Panel) -> list[LineStyle]:
     palette = sns.color_palette("colorblind").as_hex()
     methods = [
         LineStyle(palette[index], "-", marker)
-        for index, marker in zip((0, 1, 2, 3, 4, 5, 9), "osD^vPX", strict=True)
+        for index, marker in zip((0, 1, 2, 3, 4, 5, 9), "osD^v<>", strict=True)
     ]  # neither the palette's grey nor its pale yellow
     controls = [LineStyle("0.45", "--", marker) for marker in "sd"]
     ordinals = {True: 0, False: 0}

@@ -14,16 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pruners.errors import StudyError
 from pruners.published import dense, published
-from pruners.schedule import Schedule
 from pruners.shape import Shape
 from search.export import versions
-from search.measuring import Measurements, as_measured
+from search.measuring import Measurements, measured_share
 from space.flops import dense_cost, price
 from studies.files import write_text
+from studies.results import FAR
 from studies.statistics import paired_interval, relative_accuracy, task_accuracies
-
-FAR = 1.2
-"""A measured share of tokens this many times the priced one flatters a method, and is marked."""
 
 
 class Record(BaseModel):
@@ -241,7 +238,7 @@ def _method_result(
         tasks=task_accuracies(mean, tasks),
         mean_visual_tokens=cost.mean_visual_tokens,
         share_of_tokens=cost.mean_visual_tokens / target.visual_tokens,
-        measured_share_of_tokens=measured_share_of_tokens(schedule, kept.evaluator.shape),
+        measured_share_of_tokens=measured_share(schedule, kept.evaluator.shape),
         tflops=cost.tflops,
         share_of_dense=cost.tflops / dense_model.tflops,
         llm_macs=cost.llm_macs,
@@ -249,18 +246,3 @@ def _method_result(
         layers=tuple(count.layer for count in counts),
         visual_tokens=tuple(count.alive for count in counts),
     )
-
-
-def measured_share_of_tokens(schedule: Schedule, shape: Shape) -> float:
-    """Return the share of visual tokens that a schedule keeps on the measured model.
-
-    Args:
-        schedule: A schedule for any depth.
-        shape: Shape of the measured model.
-
-    Returns:
-        The mean over its decoder layers, as a share of its visual tokens.
-    """
-    measured = as_measured(schedule, shape)
-    per_layer = measured.visual_tokens_per_layer(shape.decoder_layers, shape.visual_tokens)
-    return sum(per_layer) / len(per_layer) / shape.visual_tokens

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from methods_summary import FAR, BudgetSummary, MethodResult, Summary
+from methods_summary import BudgetSummary, MethodResult, Summary
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from studies.results import FAR
 
 _COLUMNS = ("Method", "% of dense", "Tokens", "measured", "TFLOPs", "TMACs")
 
