@@ -256,8 +256,8 @@ class Prefill:
         return LayerAttention(self._adapter.decoder_layer(index), hidden.to(device), rotation)
 
     def _patch_scores(self, stage: Stage, counts: StageCounts) -> Scores | None:
-        if not isinstance(stage.scorer, VisionScorer):
-            return None
+        if counts.alive == 0 or not isinstance(stage.scorer, VisionScorer):
+            return None  # a stage that drops all tokens chooses none
         assert self.vision is not None
         return patch_scores(stage, counts, self.vision, self.questions)
 

@@ -12,21 +12,34 @@ from pathlib import Path
 import pytest
 
 from pruners import (
+    BipartiteMatching,
     ClsAttention,
     ClusterAverage,
+    Deduplicated,
+    DensityPeaks,
+    Determinantal,
+    KeyNorm,
+    LastTokenAttention,
+    LeastDuplication,
+    MaxMinDistance,
     NearestReference,
     NoMerge,
+    RaterAttention,
     Schedule,
     ScheduleMismatchError,
     Shape,
     SimilarityFusion,
+    SimilarityWeighted,
     Stage,
+    TopScores,
+    Uniform,
     VisualSelfAttention,
     dense,
     published,
 )
 from pruners.counting import split_budget
 from pruners.errors import UnsupportedModelError
+from pruners.selectors import Selector
 from pruners.shape import TextTowerShape, VisionShape
 from space import PRESETS, breakdown, dense_cost, preset, price
 
@@ -104,6 +117,7 @@ def _products(schedule: Schedule, shape: Shape) -> list[Product]:
     queries, keys = shape.attention_heads * shape.head_size, shape.key_value_heads * shape.head_size
     dense_tokens = alive = projected = shape.visual_tokens
     by_layer = {stage.layer: stage for stage in schedule.stages}
+    rated = False
     for layer in range(shape.decoder_layers):
         stage = by_layer.get(layer)
         if stage is not None:
@@ -111,6 +125,11 @@ def _products(schedule: Schedule, shape: Shape) -> list[Product]:
             kept = math.floor(Fraction(stage.retention) * dense_tokens + Fraction(1, 2))
             kept = max(kept, 1) if stage.retention > 0 else 0
             if kept < alive:
+                if isinstance(stage.scorer, RaterAttention) and kept > 0 and not rated:
+                    # Raters are chosen once, by the visual tokens that enter the decoder.
+                    entering = projected if 0 in by_layer else dense_tokens
+                    matmul("scoring", entering, d, shape.newline_tokens + shape.text_tokens)
+                    rated = True
                 contextual = max(min(math.ceil(stage.contextual * kept - 1e-9), kept - 1), 0)
                 _stage_products(matmul, stage, shape, alive, kept, contextual)
                 alive = kept
@@ -158,7 +177,8 @@ def _stage_products(
                 if scorer.alignment:
                     matmul("scoring", vision.patches, tower.projection_size, 1)
                     matmul("scoring", tower.tokens, tower.projection_size, 1)
-            if isinstance(stage.merge, NearestReference) and contextual:
+            by_key = isinstance(stage.merge, NearestReference) and contextual
+            if by_key or isinstance(stage.merge, BipartiteMatching):
                 matmul("merging", sequence, width, width)
         if by_similarity:
             tower = shape.text_tower
@@ -172,22 +192,76 @@ def _stage_products(
             matmul("text_tower", tower.tokens, tower.hidden_size, tower.projection_size)
         key_width, feature_width = width // heads, width
     else:
-        if kept > 0:
-            sequence = alive + shape.newline_tokens + shape.text_tokens
-            seen = alive if scorer.mean == "bidirectional" else sequence
-            key_size = shape.key_value_heads * shape.head_size
-            matmul("scoring", alive, shape.hidden_size, shape.attention_heads * shape.head_size)
-            matmul("scoring", sequence, shape.hidden_size, key_size)
-            matmul("scoring", alive, shape.head_size, seen, times=shape.attention_heads)
+        if kept == 0:
+            return
+        _decoder_products(matmul, stage, shape, alive)
         key_width, feature_width = shape.head_size, shape.hidden_size
     tiles = shape.tiles if stage.layer == 0 else 1
-    others = alive - kept + (tiles if getattr(scorer, "keep_cls", False) else 0)
-    if isinstance(stage.merge, NearestReference):
-        for _ in range(tiles):
-            matmul("merging", others // tiles, key_width, contextual // tiles)
-    elif isinstance(stage.merge, ClusterAverage):
-        for _ in range(tiles):
-            matmul("merging", others // tiles, feature_width, kept // tiles)
+    chosen = kept - contextual - (tiles if getattr(scorer, "keep_cls", False) else 0)
+    others = (alive - chosen) // tiles
+    for _ in range(tiles):
+        _selector_products(matmul, stage.selector, alive // tiles, chosen // tiles, feature_width)
+        match stage.merge:
+            case NearestReference():
+                matmul("merging", others - contextual // tiles, key_width, contextual // tiles)
+            case BipartiteMatching():
+                matmul("merging", others, key_width, chosen // tiles)
+            case ClusterAverage() | SimilarityWeighted():
+                matmul("merging", others, feature_width, (kept - contextual) // tiles)
+            case DensityPeaks(recycled=recycled) if contextual:
+                clustered = min(max(int(recycled * others) + 1, contextual), others)
+                matmul("merging", clustered, feature_width, clustered)
+
+
+def _decoder_products(matmul: Callable[..., None], stage: Stage, shape: Shape, alive: int) -> None:
+    """What a stage computes of the layer before or after it."""
+    scorer, text = stage.scorer, shape.newline_tokens + shape.text_tokens
+    sequence, width = alive + text, shape.hidden_size
+    queries, keys = shape.attention_heads * shape.head_size, shape.key_value_heads * shape.head_size
+    layers_with_keys = set()
+    rows, seen = 0, sequence
+    match scorer:
+        case VisualSelfAttention(mean=mean):
+            rows, seen = alive, alive if mean == "bidirectional" else sequence
+            layers_with_keys.add("next")
+        case LastTokenAttention(reads=layer):
+            rows = 1
+            layers_with_keys.add(layer)
+        case RaterAttention(reads=layer):
+            rows = text
+            layers_with_keys.add(layer)
+        case KeyNorm(reads=layer):
+            layers_with_keys.add(layer)
+    by_key = isinstance(stage.merge, NearestReference) and stage.contextual > 0
+    if (by_key or isinstance(stage.merge, BipartiteMatching)) and not layers_with_keys:
+        matmul("merging", alive, width, keys)
+    if isinstance(stage.selector, LeastDuplication) and stage.selector.text_pivots:
+        layers_with_keys.add("previous")
+    if rows:
+        matmul("scoring", rows, width, queries)
+        matmul("scoring", rows, shape.head_size, seen, times=shape.attention_heads)
+    for _ in layers_with_keys:
+        matmul("scoring", sequence, width, keys)
+
+
+def _selector_products(
+    matmul: Callable[..., None], selector: Selector, tokens: int, chosen: int, width: int
+) -> None:
+    """What a selector compares."""
+    if chosen == 0:
+        return
+    match selector:
+        case MaxMinDistance():
+            matmul("scoring", tokens, width, tokens)
+        case Determinantal():
+            matmul("scoring", tokens, width, tokens)
+            for number in range(chosen):
+                matmul("scoring", tokens, number, 1)
+        case Deduplicated(share=share):
+            others = tokens - int(share * chosen)
+            matmul("scoring", others, width, others)
+        case LeastDuplication(image_pivots=image, text_pivots=text):
+            matmul("scoring", tokens, width, min(image, chosen) + text)
 
 
 def _summed(products: list[Product]) -> dict[str, int]:
@@ -230,7 +304,15 @@ GROUPED_QUERY = Shape(
 
 
 def _random_schedule(rng: random.Random, shape: Shape) -> Schedule:
-    merges = [NoMerge(), NearestReference(), ClusterAverage()]
+    merges = [
+        NoMerge(),
+        NearestReference(),
+        ClusterAverage(),
+        SimilarityWeighted(),
+        DensityPeaks(),
+        BipartiteMatching(),
+    ]
+    selectors = [TopScores(), Deduplicated(), Determinantal(), MaxMinDistance()]
     layers = sorted(rng.sample(range(shape.decoder_layers), rng.randint(1, 4)))
     retention, stages = 1.0, []
     for layer in layers:
@@ -238,7 +320,18 @@ def _random_schedule(rng: random.Random, shape: Shape) -> Schedule:
         retention *= rng.choice([rng.random(), rng.random(), 1.0])
         if layer > 0 and rng.random() < 0.1:
             retention = 0.0
-        scorer = VisualSelfAttention(mean=rng.choice(["causal", "bidirectional"]))
+        reads = rng.choice(["previous", "next"])
+        scorer = rng.choice(
+            [
+                VisualSelfAttention(mean=rng.choice(["causal", "bidirectional"])),
+                LastTokenAttention(reads=reads),
+                RaterAttention(reads=reads),
+                KeyNorm(reads=reads),
+                Uniform(),
+            ]
+        )
+        pivots = LeastDuplication(text_pivots=0 if layer == 0 else rng.choice([0, 4]))
+        selector = rng.choice([*selectors, pivots])
         if layer == 0:
             scorer = rng.choice(
                 [
@@ -252,10 +345,15 @@ def _random_schedule(rng: random.Random, shape: Shape) -> Schedule:
                 ]
             )
         merge = rng.choice(merges)
-        contextual = rng.choice([0, 0.2]) if isinstance(merge, NearestReference) else 0
+        makes_tokens = isinstance(merge, NearestReference | DensityPeaks)
         stages.append(
             Stage(
-                layer=layer, retention=retention, contextual=contextual, scorer=scorer, merge=merge
+                layer=layer,
+                retention=retention,
+                contextual=rng.choice([0, 0.2]) if makes_tokens else 0,
+                scorer=scorer,
+                selector=TopScores() if isinstance(scorer, SimilarityFusion) else selector,
+                merge=merge,
             )
         )
     return Schedule(stages=tuple(stages))
@@ -264,7 +362,7 @@ def _random_schedule(rng: random.Random, shape: Shape) -> Schedule:
 @pytest.mark.parametrize("shape", [GROUPED_QUERY, PRESETS["llava-1.5-7b"]], ids=lambda s: s.name)
 def test_every_part_is_the_sum_of_its_matrix_products(shape: Shape) -> None:
     rng = random.Random(0)
-    for _ in range(60):
+    for _ in range(200):
         schedule = _random_schedule(rng, shape)
         cost = price(schedule, shape)
         expected = _summed(_products(schedule, shape))

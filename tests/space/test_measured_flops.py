@@ -42,6 +42,7 @@ from pruners import (
     published,
 )
 from pruners.methods import METHODS
+from pruners.scorers import Scorer
 from search.embedded import CHECKPOINT, CLIP
 from search.embedded.prompts import chat
 from space import (
@@ -49,6 +50,7 @@ from space import (
     MissionVocabulary,
     Parameter,
     SearchSpace,
+    breakdown,
     dense_cost,
     parse_budget,
     price,
@@ -197,6 +199,16 @@ def test_any_composition_of_parts(model, processor, inputs, shape, seed: int) ->
     schedule = composed(random.Random(seed))
     measured = count(model, processor, inputs, schedule)
     assert price(schedule, shape).tflops * 1e12 == pytest.approx(measured, rel=TOLERANCE), schedule
+
+
+@pytest.mark.parametrize("scorer", DECODER_SCORERS, ids=lambda scorer: scorer.kind)
+def test_a_stage_that_drops_everything_scores_nothing(
+    model, processor, inputs, shape, scorer: Scorer
+) -> None:
+    schedule = Schedule(stages=(Stage(layer=3, retention=0, scorer=scorer),))
+    assert breakdown(schedule, shape).scoring == 0
+    measured = count(model, processor, inputs, schedule)
+    assert price(schedule, shape).tflops * 1e12 == pytest.approx(measured, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("seed", range(5))
