@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
 from pruners.published import dense
@@ -21,12 +22,21 @@ from search.searching import (
 from search.settings import SearchSettings
 from space.budgets import Budget
 from space.coding import SearchSpace
+from space.full_vocabulary import FullVocabulary
 from studies.records import ORIGIN_ATTRIBUTE
 from studies.scores import ScoreCache
 from studies.statistics import relative_accuracy
 
 # The tokens that the analytic problem's best schedules need, on the target: 4 x 33.
 SPACE = SearchSpace(LLAVA_1_5_7B, Budget("tokens", 136), decoder_stages=3, layer_step=4)
+
+FULL_SPACE = SearchSpace(
+    LLAVA_1_5_7B,
+    Budget("tokens", 136),
+    decoder_stages=3,
+    layer_step=4,
+    vocabulary=FullVocabulary(),
+)
 
 
 def _search(
@@ -62,11 +72,14 @@ def _values(study: optuna.Study) -> list[tuple[dict[str, float], float | None]]:
     return [(trial.params, trial.value) for trial in complete]
 
 
-def test_search_comes_near_the_known_optimum_and_beats_the_random_baseline() -> None:
+@pytest.mark.parametrize(("space", "trials"), [(SPACE, 50), (FULL_SPACE, 60)])
+def test_search_comes_near_the_known_optimum_and_beats_the_random_baseline(
+    space: SearchSpace, trials: int
+) -> None:
     evaluator = AnalyticEvaluator()
     found = {"tpe": [], "random": []}
     for strategy, seed in itertools.product(found, range(2)):
-        outcome = _search(strategy=strategy, seed=seed, trials=50)
+        outcome = _search(space=space, strategy=strategy, seed=seed, trials=trials)
         assert outcome.incumbent is not None
         found[strategy].append(evaluator.relative_accuracy(outcome.incumbent.measured))
     assert min(found["tpe"]) > 0.85
