@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pruners.schedule import Cost, Schedule
 from pruners.scorers import RaterAttention
@@ -78,6 +78,14 @@ class CostBreakdown:
         return {field.name: getattr(self, field.name) / TERA for field in fields(self)}
 
 
+class _Overhead(NamedTuple):
+    """FLOPs that stages add to the model's own, and whether they need the text tower."""
+
+    scoring: int
+    merging: int
+    reads_question: bool
+
+
 class CostModel:
     """Prices schedules on one shape; the constants of the shape are computed once.
 
@@ -112,48 +120,31 @@ class CostModel:
             FLOPs by part.
 
         Raises:
-            UnsupportedModelError: A stage scores by similarity, and the shape has no text tower.
+            UnsupportedModelError: A stage compares with the question, and the shape has no text
+                tower.
         """
-        shape = self.shape
-        alive, start = shape.visual_tokens, 0
-        entering = projected = alive
-        vision_tower = self._vision_tower
-        token_layers = pair_layers = scoring = merging = 0
-        rated = False
-        reads: dict[Read, int] = {}
-        for working in stages:
-            stage = working.stage
+        token_layers = pair_layers = 0
+        for layers, alive in self._segments(stages):
             tokens = alive + self._kept_tokens
-            token_layers += (stage.layer - start) * tokens
-            pair_layers += (stage.layer - start) * tokens * tokens
-            if stage.in_tower:
-                vision_tower = pruned_tower_flops(working, shape)
-            elif working.alive > 0:
-                reads |= tower_reads(working, shape)
-                scoring += shape.tiles * comparison_flops(working, shape)
-                scoring += selecting_flops(working, alive, shape)
-                merging += merging_flops(working, alive, shape)
-                if stage.layer > 0:
-                    scoring += decoder_scoring_flops(working, alive, shape)
-                    rated = rated or isinstance(stage.scorer, RaterAttention)
-            alive, start = working.alive, stage.layer
-            if stage.layer == 0:
-                entering = alive
-                projected = alive if stage.features == "vision" else projected
-        tokens = alive + self._kept_tokens
-        token_layers += (shape.decoder_layers - start) * tokens
-        pair_layers += (shape.decoder_layers - start) * tokens * tokens
-        if rated:
-            scoring += rater_choice_flops(entering, shape)
+            token_layers += layers * tokens
+            pair_layers += layers * tokens * tokens
+        vision_tower, projected = self._vision_tower, self.shape.visual_tokens
+        if stages and stages[0].layer == 0:
+            first = stages[0]
+            if first.stage.in_tower:
+                vision_tower = pruned_tower_flops(first, self.shape)
+            if first.stage.features == "vision":
+                projected = first.alive
+        overhead = self._overhead(stages)
         return CostBreakdown(
             vision_tower=vision_tower,
-            text_tower=self._text_tower if read_question(reads) else 0,
+            text_tower=self._text_tower if overhead.reads_question else 0,
             projector=projected * self._projector_per_token,
             decoder_linear=2 * self._macs_per_token * token_layers,
             decoder_attention=2 * self._macs_per_pair * pair_layers,
             head=tokens * self._head_per_token,
-            scoring=scoring + shape.tiles * sum(reads.values()),
-            merging=merging,
+            scoring=overhead.scoring,
+            merging=overhead.merging,
         )
 
     def llm_breakdown(self, stages: Sequence[WorkingStage]) -> CostBreakdown:
@@ -213,6 +204,31 @@ class CostModel:
             breakdown=parts.in_tera(),
         )
 
+    def _overhead(self, stages: Sequence[WorkingStage]) -> _Overhead:
+        """Price what stages compute beside the model; those that prune in the tower do it there."""
+        shape = self.shape
+        alive = entering = shape.visual_tokens
+        scoring = merging = 0
+        rated = False
+        reads: dict[Read, int] = {}
+        for working in stages:
+            stage = working.stage
+            if working.alive > 0 and not stage.in_tower:
+                reads |= tower_reads(working, shape)
+                scoring += shape.tiles * comparison_flops(working, shape)
+                scoring += selecting_flops(working, alive, shape)
+                merging += merging_flops(working, alive, shape)
+                if stage.layer > 0:
+                    scoring += decoder_scoring_flops(working, alive, shape)
+                    rated = rated or isinstance(stage.scorer, RaterAttention)
+            alive = working.alive
+            if stage.layer == 0:
+                entering = alive
+        scoring += shape.tiles * sum(reads.values())
+        if rated:
+            scoring += rater_choice_flops(entering, shape)
+        return _Overhead(scoring, merging, read_question(reads))
+
     def _segments(self, stages: Sequence[WorkingStage]) -> list[tuple[int, int]]:
         """Split the decoder into runs of layers: how many, and the visual tokens alive in them."""
         alive, start, segments = self.shape.visual_tokens, 0, []
@@ -235,7 +251,7 @@ def price(schedule: Schedule, shape: Shape) -> Cost:
 
     Raises:
         ScheduleMismatchError: A stage's layer lies beyond the shape's decoder.
-        UnsupportedModelError: The schedule scores by similarity, and the shape has no text tower.
+        UnsupportedModelError: It compares with the question, and the shape has no text tower.
     """
     model = CostModel(shape)
     return model.price(working_stages(schedule, shape), dense_tflops=model.tflops(()))
@@ -254,7 +270,7 @@ def breakdown(schedule: Schedule, shape: Shape, convention: Convention = "total"
 
     Raises:
         ScheduleMismatchError: A stage's layer lies beyond the shape's decoder.
-        UnsupportedModelError: The schedule scores by similarity, and the shape has no text tower.
+        UnsupportedModelError: It compares with the question, and the shape has no text tower.
     """
     model, stages = CostModel(shape), working_stages(schedule, shape)
     return model.llm_breakdown(stages) if convention == "llm-macs" else model.breakdown(stages)

@@ -147,12 +147,15 @@ class FullVocabulary:
             "encoder_selector": "top-scores",
         }
         if encoder is not None:
-            # Scorers that are no option need no pass through the decoder either.
-            values["encoder_scorer"] = _known(encoder.scorer.kind, _ENCODER_SCORERS, 1)
-            values["encoder_selector"] = _known(encoder.selector.kind, tuple(_SELECTORS), 0)
+            kind, selector = encoder.scorer.kind, encoder.selector.kind
+            # Of the options, CLS attention is nearest to scorers that do not read the question.
+            values["encoder_scorer"] = kind if kind in _ENCODER_SCORERS else "cls-attention"
+            values["encoder_selector"] = selector if selector in _SELECTORS else "top-scores"
         for index, stage in enumerate(decoder, start=1):
-            kind = "visual-self-attention" if stage is None else stage.scorer.kind
-            values[f"scorer_{index}"] = _known(kind, _DECODER_SCORERS, 0)
+            kind = stage.scorer.kind if stage is not None else ""
+            values[f"scorer_{index}"] = (
+                kind if kind in _DECODER_SCORERS else "visual-self-attention"
+            )
         return values | {"merge": merge, "positions": positions}
 
     def encoder_stages(self) -> Iterator[Stage]:
@@ -175,7 +178,3 @@ class FullVocabulary:
                 return RaterAttention()
             case _:
                 return fusion(weight, self.text_tower)
-
-
-def _known(kind: str, options: Sequence[str], otherwise: int) -> str:
-    return kind if kind in options else options[otherwise]
