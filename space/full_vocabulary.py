@@ -152,10 +152,9 @@ class FullVocabulary:
             values["encoder_scorer"] = kind if kind in _ENCODER_SCORERS else "cls-attention"
             values["encoder_selector"] = selector if selector in _SELECTORS else "top-scores"
         for index, stage in enumerate(decoder, start=1):
-            kind = stage.scorer.kind if stage is not None else ""
-            values[f"scorer_{index}"] = (
-                kind if kind in _DECODER_SCORERS else "visual-self-attention"
-            )
+            wanted: str = "" if stage is None else stage.scorer.kind
+            known = wanted in _DECODER_SCORERS
+            values[f"scorer_{index}"] = wanted if known else "visual-self-attention"
         return values | {"merge": merge, "positions": positions}
 
     def encoder_stages(self) -> Iterator[Stage]:
