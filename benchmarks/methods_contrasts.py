@@ -35,6 +35,12 @@ Change = Callable[[Stage], Mapping[str, object]]
 
 Pair = tuple[Schedule, Schedule]
 
+CAUSAL = VisualSelfAttention()
+"""VisionDrop's decoder score as its code computes it: early tokens are favoured."""
+
+UNMASKED = VisualSelfAttention(mean="bidirectional")
+"""The same as its paper's equation has it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
@@ -104,8 +110,8 @@ def decoupled_pair(point: BudgetPoint, target: Shape) -> Pair:
     return decoupled, with_parts(decoupled, whole)
 
 
-def visiondrop_pair(second: Scorer, *, merge: bool) -> Callable[..., Pair]:
-    """Contrast VisionDrop's decoder score with another one; its encoder stage is in both."""
+def visiondrop_pair(second: Scorer, *, merge: bool, first: Scorer = CAUSAL) -> Callable[..., Pair]:
+    """Contrast two decoder scores in VisionDrop's stages; its encoder stage is in both."""
 
     def pair(point: BudgetPoint, target: Shape) -> Pair:
         published = schedule_at("visiondrop", point, target)
@@ -116,18 +122,18 @@ def visiondrop_pair(second: Scorer, *, merge: bool) -> Callable[..., Pair]:
                 published, lambda stage: plain | ({"scorer": scorer} if stage.layer > 0 else {})
             )
 
-        return scored_by(VisualSelfAttention()), scored_by(second)
+        return scored_by(first), scored_by(second)
 
     return pair
 
 
-def fastv_pair(second: Scorer) -> Callable[..., Pair]:
-    """Contrast VisionDrop's decoder score with another one, in FastV's place and count."""
+def fastv_pair(second: Scorer, *, first: Scorer = CAUSAL) -> Callable[..., Pair]:
+    """Contrast two decoder scores in FastV's place and count."""
 
     def pair(point: BudgetPoint, target: Shape) -> Pair:
         fastv = schedule_at("fastv", point, target)
         return (
-            with_parts(fastv, lambda stage: {"scorer": VisualSelfAttention()}),
+            with_parts(fastv, lambda stage: {"scorer": first}),
             with_parts(fastv, lambda stage: {"scorer": second}),
         )
 
@@ -148,7 +154,8 @@ def stages_pair(point: BudgetPoint, target: Shape) -> Pair:
     return published, alone
 
 
-_VISUAL = "visual self-attention"
+_VISUAL = "visual self-attention, as the released code computes it"
+_UNMASKED = "visual self-attention without causal mask, the paper's equation"
 _LAST = "last token's attention"
 _RATERS = "raters' attention"
 _TEXT_GUIDED = (
@@ -277,6 +284,24 @@ CONTRASTS = (
         equal=_FASTV,
         papers=_AGAINST_RATERS,
         pair=fastv_pair(RaterAttention(reads="next")),
+        grows=True,
+    ),
+    Contrast(
+        name="unmasked visual against last token, VisionDrop's stages",
+        first=_UNMASKED,
+        second=_LAST,
+        equal=f"{_LAYOUT}, nothing merged",
+        papers=_AGAINST_LAST,
+        pair=visiondrop_pair(LastTokenAttention(), merge=False, first=UNMASKED),
+        grows=True,
+    ),
+    Contrast(
+        name="unmasked visual against last token, FastV's stage",
+        first=_UNMASKED,
+        second=_LAST,
+        equal=_FASTV,
+        papers=_AGAINST_LAST,
+        pair=fastv_pair(LastTokenAttention(), first=UNMASKED),
         grows=True,
     ),
     Contrast(

@@ -30,8 +30,8 @@ from studies.statistics import (
     relative_accuracy,
 )
 
-Verdict = Literal["agrees", "disagrees", "not significant"]
-"""Whether a difference has the papers' direction, where it is significant."""
+Verdict = Literal["agrees", "disagrees", "not significant", "no claim"]
+"""Whether a difference has the papers' direction, where it is significant and they have one."""
 
 Scores = NDArray[np.float64]
 
@@ -85,8 +85,8 @@ class ContrastResult(Record):
         papers: What the papers report.
         budgets: One entry per budget, the largest first.
         trend: How much the difference grows when visual tokens are halved: the least-squares slope
-            over the budgets. Its verdict is against the papers' claim that it grows, where they
-            make one. None with one budget.
+            over the budgets. The papers' direction is that it grows, where they say so. None with
+            one budget.
         trend_claimed: Whether they do.
     """
 
@@ -214,7 +214,11 @@ class Comparisons:
                 for point, (first, second), here in zip(pairs, scores, found, strict=True)
             ),
             trend=(
-                Paired(**_paired(trend(scores, halvings, self._dense, self._tasks)))
+                Paired(
+                    **_paired(
+                        trend(scores, halvings, self._dense, self._tasks), claimed=contrast.grows
+                    )
+                )
                 if len(pairs) > 1
                 else None
             ),
@@ -348,11 +352,13 @@ def _negated(found: Difference) -> Difference:
     return replace(found, estimate=-found.estimate, interval=Interval(-high, -low))
 
 
-def _paired(found: Difference) -> dict[str, Any]:
-    """The fields of `Paired`."""
+def _paired(found: Difference, *, claimed: bool = True) -> dict[str, Any]:
+    """The fields of `Paired`; `claimed` says whether papers have the first above the second."""
     verdict: Verdict = "not significant"
-    if found.significant:
+    if found.significant and claimed:
         verdict = "agrees" if found.estimate > 0 else "disagrees"
+    elif found.significant:
+        verdict = "no claim"
     return {
         "difference": found.estimate,
         "interval_95": found.interval,
