@@ -25,6 +25,7 @@ from transformers import (
 
 from pruners import (
     ClsAttention,
+    ClusterAverage,
     NearestReference,
     PrunetuneError,
     Schedule,
@@ -164,6 +165,23 @@ def test_a_tower_without_cls_token_prunes_in_the_decoder_alone(tiny: Any) -> Non
         vision = encode_images(model, inputs["pixel_values"])
         last = handle.prefill(inputs["input_ids"], inputs["attention_mask"], vision)
         torch.testing.assert_close(last, logits[:, -1], atol=1e-5, rtol=0)
+
+
+def test_a_tower_without_cls_token_has_the_attention_of_its_patches(tiny: Any) -> None:
+    model = build_variant()
+    inputs = tiny.inputs(QUESTIONS)
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        output = model.model.vision_tower(inputs["pixel_values"], output_attentions=True)
+    # Mean over heads and queries of the layer that makes the features.
+    received = output.attentions[-2].mean(dim=1).sum(dim=1)
+    stage = Stage(layer=0, retention=0.4, scorer=VisualSelfAttention(), merge=ClusterAverage())
+    with apply_schedule(model, Schedule(stages=(stage,))) as handle:
+        logits_of(model, inputs)
+        kept = handle.last_prefill.stages[0].indices
+    for row, scores in zip(kept.tolist(), received.tolist(), strict=True):
+        highest = sorted(range(len(scores)), key=lambda index: -scores[index])[: len(row)]
+        assert row == sorted(highest)
 
 
 @pytest.mark.parametrize(
