@@ -18,6 +18,7 @@ from pruners.merges import (
 from pruners.methods.base import PAPER_TEXT_TOWER
 from pruners.scorers import (
     ClsAttention,
+    KeyNorm,
     LastTokenAttention,
     QuestionRelevance,
     RaterAttention,
@@ -27,6 +28,7 @@ from pruners.scorers import (
 from pruners.selectors import (
     Deduplicated,
     Determinantal,
+    LeastDuplication,
     LocalWindows,
     MaxMinDistance,
     Selector,
@@ -74,6 +76,7 @@ _DECODER_SCORERS = (
     "visual-self-attention",
     "last-token-attention",
     "rater-attention",
+    "key-norm",
     "similarity-fusion",
 )
 _POSITIONS: tuple[Positions, ...] = ("compact", "original")
@@ -82,9 +85,10 @@ _POSITIONS: tuple[Positions, ...] = ("compact", "original")
 class FullVocabulary:
     """Published scorers per stage, selectors, merge rules and position handling, freely combined.
 
-    Options that a combination does not use are ignored: selectors beside the fusion of similarity
-    and saliency, which splits the tokens itself; the contextual share beside merge rules that make
-    no contextual tokens; the similarity weight where nothing fuses.
+    In the decoder, tokens with the highest scores are chosen; key norms come with DART's selector,
+    whose pivots they are for. Options that a combination does not use are ignored: selectors beside
+    the fusion of similarity and saliency, which splits the tokens itself; the contextual share
+    beside merge rules that make no contextual tokens; the similarity weight where nothing fuses.
 
     Args:
         text_tower: Folder or hub name of the paired text tower, as schedules name it.
@@ -123,7 +127,13 @@ class FullVocabulary:
         return [
             undecided_stage(0, scorers[0], selector=selector, contextual=contextual, merge=merge),
             *(
-                undecided_stage(layer, scorer, contextual=contextual, merge=merge)
+                undecided_stage(
+                    layer,
+                    scorer,
+                    selector=LeastDuplication() if isinstance(scorer, KeyNorm) else None,
+                    contextual=contextual,
+                    merge=merge,
+                )
                 for layer, scorer in zip(layers, scorers[1:], strict=True)
             ),
         ]
@@ -175,5 +185,7 @@ class FullVocabulary:
                 return LastTokenAttention()
             case "rater-attention":
                 return RaterAttention()
+            case "key-norm":
+                return KeyNorm()
             case _:
                 return fusion(weight, self.text_tower)

@@ -110,6 +110,16 @@ def test_choices_mean_what_they_are_called() -> None:
     assert schedule.positions == "original"
 
 
+def test_key_norms_come_with_the_selector_that_they_are_for() -> None:
+    schedule = FULL.decode(MIDDLE | {"scorer_2": "key-norm", "boundary_2": 0.5})
+    (dart,) = published("dart", tokens=128).stages
+    assert (dart.scorer, dart.selector) in {
+        (stage.scorer, stage.selector) for stage in schedule.stages
+    }
+    point = FULL.encode(published("dart", tokens=128))
+    assert "key-norm" in {point[f"scorer_{index}"] for index in (1, 2, 3)}
+
+
 @pytest.mark.parametrize(
     ("given_parts", "ignored"),
     [
