@@ -9,37 +9,23 @@ over dense is taken where no mean is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from methods_schedules import BudgetPoint, schedule_at
-
-from pruners.merges import ClusterAverage, NearestReference, NoMerge
-from pruners.methods.visiondrop import CONTEXTUAL
-from pruners.schedule import Schedule
-from pruners.scorers import (
-    ClsAttention,
-    LastTokenAttention,
-    QuestionRelevance,
-    RaterAttention,
-    Scorer,
-    SimilarityFusion,
-    VisualSelfAttention,
+from methods_pairs import (
+    UNMASKED,
+    PairAt,
+    decoupled_pair,
+    desap_pair,
+    fastv_pair,
+    place_pair,
+    positions_pair,
+    random_pair,
+    stages_pair,
+    visiondrop_pair,
 )
-from pruners.shape import Shape
-from pruners.stages import Stage
-from space.projection import project
 
-Change = Callable[[Stage], Mapping[str, object]]
-"""Fields of a stage that a contrast replaces."""
-
-Pair = tuple[Schedule, Schedule]
-
-CAUSAL = VisualSelfAttention()
-"""VisionDrop's decoder score as its code computes it: early tokens are favoured."""
-
-UNMASKED = VisualSelfAttention(mean="bidirectional")
-"""The same as its paper's equation has it."""
+from pruners.scorers import LastTokenAttention, RaterAttention
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,96 +48,9 @@ class Contrast:
     second: str
     equal: str
     papers: str
-    pair: Callable[[BudgetPoint, Shape], Pair]
+    pair: PairAt
     paper_points: Mapping[int, float] = field(default_factory=dict)
     grows: bool = False
-
-
-def with_parts(schedule: Schedule, change: Change) -> Schedule:
-    """Replace parts of a schedule's stages; boundaries and counts stay unless they are replaced.
-
-    Args:
-        schedule: The schedule.
-        change: Gives the fields to replace in each stage.
-
-    Returns:
-        The new schedule, not priced.
-    """
-    stages = tuple(Stage(**{**dict(stage), **change(stage)}) for stage in schedule.stages)
-    return schedule.model_copy(update={"stages": stages, "cost": None})
-
-
-def desap_pair(first: Mapping[str, object], second: Mapping[str, object]) -> Callable[..., Pair]:
-    """Contrast two settings of DeSAP's scorer, at DeSAP's count."""
-
-    def pair(point: BudgetPoint, target: Shape) -> Pair:
-        schedule = schedule_at("desap", point, target)
-
-        def with_setting(setting: Mapping[str, object]) -> Schedule:
-            return with_parts(
-                schedule,
-                lambda stage: {"scorer": SimilarityFusion(**{**dict(stage.scorer), **setting})},
-            )
-
-        return with_setting(first), with_setting(second)
-
-    return pair
-
-
-def decoupled_pair(point: BudgetPoint, target: Shape) -> Pair:
-    """Similarity of decoupled features against that of whole ones, each choosing alone."""
-    decoupled, _ = desap_pair({"weight": 1.0, "alignment": False}, {})(point, target)
-
-    def whole(stage: Stage) -> Mapping[str, object]:
-        assert isinstance(stage.scorer, SimilarityFusion)
-        relevance = QuestionRelevance(text_tower=stage.scorer.text_tower, sign="positive")
-        return {"scorer": relevance, "merge": ClusterAverage()}
-
-    return decoupled, with_parts(decoupled, whole)
-
-
-def visiondrop_pair(second: Scorer, *, merge: bool, first: Scorer = CAUSAL) -> Callable[..., Pair]:
-    """Contrast two decoder scores in VisionDrop's stages; its encoder stage is in both."""
-
-    def pair(point: BudgetPoint, target: Shape) -> Pair:
-        published = schedule_at("visiondrop", point, target)
-        plain = {} if merge else {"merge": NoMerge(), "contextual": 0.0}
-
-        def scored_by(scorer: Scorer) -> Schedule:
-            return with_parts(
-                published, lambda stage: plain | ({"scorer": scorer} if stage.layer > 0 else {})
-            )
-
-        return scored_by(first), scored_by(second)
-
-    return pair
-
-
-def fastv_pair(second: Scorer, *, first: Scorer = CAUSAL) -> Callable[..., Pair]:
-    """Contrast two decoder scores in FastV's place and count."""
-
-    def pair(point: BudgetPoint, target: Shape) -> Pair:
-        fastv = schedule_at("fastv", point, target)
-        return (
-            with_parts(fastv, lambda stage: {"scorer": first}),
-            with_parts(fastv, lambda stage: {"scorer": second}),
-        )
-
-    return pair
-
-
-def stages_pair(point: BudgetPoint, target: Shape) -> Pair:
-    """VisionDrop's four stages against its encoder stage alone, at the same cost."""
-    published = schedule_at("visiondrop", point, target)
-    stage = Stage(
-        layer=0,
-        retention=point.tokens / target.visual_tokens,
-        contextual=CONTEXTUAL,
-        scorer=ClsAttention(),
-        merge=NearestReference(),
-    )
-    alone = project(Schedule(stages=(stage,), shape=target), target, point.budget)
-    return published, alone
 
 
 _VISUAL = "visual self-attention, as the released code computes it"
@@ -170,6 +69,8 @@ _AGAINST_LAST = _TEXT_GUIDED.format(
 _AGAINST_RATERS = _TEXT_GUIDED.format(
     other="SparseVLM's 98.64", desap="1.9, 2.6 and 6.1 points above SparseVLM"
 )
+_RANDOM = "one draw of random tokens there"
+_NO_FIGURE = "no figure; scores are proposed because they should beat chance"
 _LAYOUT = "VisionDrop's boundaries, counts and encoder stage, scores of the layer after a boundary"
 _FASTV = "FastV's boundary and count, scores of the layer after it, nothing merged"
 _DESAP = "DeSAP's count and merging"
@@ -313,51 +214,40 @@ CONTRASTS = (
         pair=stages_pair,
         paper_points={32: 1.54},
     ),
+    *(
+        Contrast(
+            name=f"{label} against random tokens in its stages",
+            first=f"{label}'s choice at its decoder stages",
+            second=_RANDOM,
+            equal=f"{label}'s boundaries, counts, merging and encoder stage",
+            papers=_NO_FIGURE,
+            pair=random_pair(name),
+        )
+        for name, label in (
+            ("fastv", "FastV"),
+            ("dart", "DART"),
+            ("pyramiddrop", "PyramidDrop"),
+            ("sparsevlm", "SparseVLM"),
+            ("visiondrop", "VisionDrop"),
+        )
+    ),
+    *(
+        Contrast(
+            name=f"original positions, {label}",
+            first="positions of the dense model",
+            second="positions renumbered after each drop",
+            equal=f"all of {label}",
+            papers="no figure; FastV and DART keep positions, PyramidDrop renumbers them",
+            pair=positions_pair(name),
+        )
+        for name, label in (("dart", "DART"), ("fastv", "FastV"), ("pyramiddrop", "PyramidDrop"))
+    ),
+    Contrast(
+        name="random tokens in FastV's place against in the encoder",
+        first="one draw of random tokens at FastV's boundary",
+        second="one draw of random tokens in the encoder",
+        equal="cost, and the scorer",
+        papers="no figure; a later drop has seen all tokens",
+        pair=place_pair,
+    ),
 )
-
-
-@dataclass(frozen=True)
-class PaperOrder:
-    """Methods that a paper ranks at one number of tokens.
-
-    Attributes:
-        source: Where.
-        tokens: Mean visual tokens, of 576.
-        percent: Relative accuracy in percent, by method.
-    """
-
-    source: str
-    tokens: int
-    percent: Mapping[str, float]
-
-
-ORDERS = (
-    PaperOrder(
-        "VisionDrop, table 1",
-        192,
-        {"visiondrop": 98.76, "sparsevlm": 98.64, "pyramiddrop": 96.11, "fastv": 88.45},
-    ),
-    PaperOrder(
-        "DeSAP, main table",
-        192,
-        {
-            "desap": 100.3,
-            "flowcut": 99.1,
-            "visionzip": 98.4,
-            "pyramiddrop": 97.1,
-            "sparsevlm": 96.5,
-        },
-    ),
-    PaperOrder(
-        "DeSAP, main table",
-        128,
-        {"desap": 99.6, "flowcut": 98.0, "visionzip": 97.1, "pyramiddrop": 96.0, "sparsevlm": 94.5},
-    ),
-    PaperOrder(
-        "DeSAP, main table",
-        64,
-        {"desap": 98.1, "flowcut": 95.6, "visionzip": 94.3, "sparsevlm": 88.2, "pyramiddrop": 86.6},
-    ),
-    PaperOrder("VisionDrop, table 1", 32, {"visiondrop": 91.46, "visionzip": 89.92}),
-)
-"""Orders of methods that the papers report for LLaVA-1.5-7B, best first."""

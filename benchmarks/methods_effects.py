@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from methods_contrasts import CONTRASTS, ORDERS, Contrast
-from methods_effects_summary import Comparisons, Effects
+from methods_contrasts import CONTRASTS, Contrast
+from methods_effects_records import Effects
+from methods_effects_summary import Comparisons
 from methods_effects_table import markdown, print_effects
+from methods_orders import ORDERS
 from methods_schedules import BudgetPoint, Entry, budget_points, chosen_methods, entry_at
 from methods_scoring import SPLIT, kept_scores, score_missing, scores_identity
 from methods_summary import write_record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from methods_effects_summary import ContrastResult, Effects, Paired
+from methods_effects_records import ContrastResult, Effects, Paired
 from rich import box
 from rich.console import Console
 from rich.table import Table

@@ -19,8 +19,9 @@ from studies.statistics import Difference, Interval, relative_accuracy
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from methods_contrasts import CONTRASTS, ORDERS  # noqa: E402
+from methods_contrasts import CONTRASTS  # noqa: E402
 from methods_effects_summary import Comparisons, corrected, trend  # noqa: E402
+from methods_orders import ORDERS  # noqa: E402
 from methods_schedules import budget_points, entry_at  # noqa: E402
 
 POINTS = budget_points(None, LLAVA_1_5_7B)
@@ -32,24 +33,38 @@ def test_the_schedules_of_a_contrast_are_equal_but_for_one_thing(contrast):
     for point in POINTS:
         first, second = contrast.pair(point, LLAVA_1_5_7B)
         assert first.content_hash != second.content_hash
+        if "positions" in contrast.name:
+            assert first.stages == second.stages
+            assert (first.positions, second.positions) == ("original", "compact")
+            continue
         assert first.positions == second.positions
-        if contrast.name == ONE_STAGE:
-            assert [len(schedule.stages) for schedule in (first, second)] == [4, 1]
+        if contrast.equal.startswith("cost"):
             costs = [price(schedule, LLAVA_1_5_7B).tflops for schedule in (first, second)]
             assert max(costs) <= point.budget.value
             assert costs[0] == pytest.approx(costs[1], rel=0.01)
             continue
         assert first.counts(576) == second.counts(576)
         for one, other in zip(first.stages, second.stages, strict=True):
-            assert one.model_copy(update={"scorer": other.scorer}) == other
+            chosen_by = {"scorer": other.scorer, "selector": other.selector}
+            assert one.model_copy(update=chosen_by) == other
         differing = [
             one.layer
             for one, other in zip(first.stages, second.stages, strict=True)
             if one.scorer != other.scorer
         ]
-        if "visual" in contrast.name:
+        if "visual" in contrast.name or "random" in contrast.name:
             assert 0 not in differing  # the encoder's stage, if there is one, is the same
         assert differing
+
+
+def test_several_stages_are_held_against_one():
+    (contrast,) = (contrast for contrast in CONTRASTS if contrast.name == ONE_STAGE)
+    for point in POINTS:
+        several, alone = contrast.pair(point, LLAVA_1_5_7B)
+        assert [stage.layer for stage in several.stages] == [0, 8, 16, 24]
+        assert [stage.layer for stage in alone.stages] == [0]
+        encoder = {"retention": alone.stages[0].retention}
+        assert several.stages[0].model_copy(update=encoder) == alone.stages[0]
 
 
 def test_the_papers_orders_are_ranked_best_first():

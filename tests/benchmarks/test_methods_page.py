@@ -14,7 +14,7 @@ from pruners.methods import METHODS
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from methods_effects_summary import Effects  # noqa: E402
+from methods_effects_records import Effects  # noqa: E402
 from methods_effects_table import points  # noqa: E402
 from methods_summary import read_summary  # noqa: E402
 from methods_table import accuracy  # noqa: E402
