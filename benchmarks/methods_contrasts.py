@@ -34,13 +34,14 @@ class Contrast:
 
     Attributes:
         name: Unique name.
-        first: What the first schedule has, and the papers prefer.
+        first: What the first schedule has, and the papers prefer where they prefer one.
         second: What the second has instead.
         equal: What both share.
         papers: What the papers report, with its source.
         pair: Makes the two schedules at a budget.
         paper_points: First minus second in the papers, in points, by mean visual tokens.
-        grows: Whether the papers say that the difference grows with compression.
+        claimed: Whether the papers say that the first is better.
+        grows: Whether they say that the difference grows with compression.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Contrast:
     papers: str
     pair: PairAt
     paper_points: Mapping[int, float] = field(default_factory=dict)
+    claimed: bool = True
     grows: bool = False
 
 
@@ -70,7 +72,7 @@ _AGAINST_RATERS = _TEXT_GUIDED.format(
     other="SparseVLM's 98.64", desap="1.9, 2.6 and 6.1 points above SparseVLM"
 )
 _RANDOM = "one draw of random tokens there"
-_NO_FIGURE = "no figure; scores are proposed because they should beat chance"
+_NO_FIGURE = "no figure"
 _LAYOUT = "VisionDrop's boundaries, counts and encoder stage, scores of the layer after a boundary"
 _FASTV = "FastV's boundary and count, scores of the layer after it, nothing merged"
 _DESAP = "DeSAP's count and merging"
@@ -222,6 +224,7 @@ CONTRASTS = (
             equal=f"{label}'s boundaries, counts, merging and encoder stage",
             papers=_NO_FIGURE,
             pair=random_pair(name),
+            claimed=False,
         )
         for name, label in (
             ("fastv", "FastV"),
@@ -239,6 +242,7 @@ CONTRASTS = (
             equal=f"all of {label}",
             papers="no figure; FastV and DART keep positions, PyramidDrop renumbers them",
             pair=positions_pair(name),
+            claimed=False,
         )
         for name, label in (("dart", "DART"), ("fastv", "FastV"), ("pyramiddrop", "PyramidDrop"))
     ),
@@ -247,7 +251,8 @@ CONTRASTS = (
         first="one draw of random tokens at FastV's boundary",
         second="one draw of random tokens in the encoder",
         equal="cost, and the scorer",
-        papers="no figure; a later drop has seen all tokens",
+        papers=_NO_FIGURE,
         pair=place_pair,
+        claimed=False,
     ),
 )

@@ -17,7 +17,7 @@ class Paired(Record):
         difference: First minus second; 0.01 is a point.
         interval_95: 95 % bootstrap interval, paired over samples.
         p_value: Two-sided p-value, Holm-corrected within its family.
-        verdict: Against the papers' direction, which is that the first is better.
+        verdict: Against the papers' direction, where they have one: that the first is better.
     """
 
     difference: float
@@ -53,7 +53,7 @@ class ContrastResult(Record):
 
     Attributes:
         name: The contrast.
-        first: What the first schedule has, and the papers prefer.
+        first: What the first schedule has, and the papers prefer where they prefer one.
         second: What the second has instead.
         equal: What both share.
         papers: What the papers report.
@@ -61,7 +61,8 @@ class ContrastResult(Record):
         trend: How much the difference grows when visual tokens are halved: the least-squares slope
             over the budgets. The papers' direction is that it grows, where they say so. None with
             one budget.
-        trend_claimed: Whether they do.
+        claimed: Whether the papers say that the first is better.
+        trend_claimed: Whether they say that the difference grows.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ContrastResult(Record):
     papers: str
     budgets: tuple[AtBudget, ...]
     trend: Paired | None
+    claimed: bool
     trend_claimed: bool
 
 

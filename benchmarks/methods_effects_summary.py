@@ -84,7 +84,7 @@ class Comparisons:
             papers=contrast.papers,
             budgets=tuple(
                 AtBudget(
-                    **_paired(here),
+                    **_paired(here, claimed=contrast.claimed),
                     tokens=point.tokens,
                     first_accuracy=self._relative(first),
                     second_accuracy=self._relative(second),
@@ -106,6 +106,7 @@ class Comparisons:
                 if len(pairs) > 1
                 else None
             ),
+            claimed=contrast.claimed,
             trend_claimed=contrast.grows,
         )
 

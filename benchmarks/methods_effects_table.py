@@ -109,6 +109,8 @@ def _papers(contrast: ContrastResult) -> str:
         for here in contrast.budgets
         if here.paper_points is not None
     ]
+    if not contrast.claimed:
+        return ""
     return (", ".join(sizes) or "+") + ("; grows" if contrast.trend_claimed else "")
 
 
