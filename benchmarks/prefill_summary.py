@@ -267,3 +267,8 @@ def write_summary(summary: Summary, path: Path) -> None:
     """Write the summary as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, summary.model_dump_json(indent=2) + "\n")
+
+
+def read_summary(path: Path) -> Summary:
+    """Read what `write_summary` wrote."""
+    return Summary.model_validate_json(path.read_text(encoding="utf-8"))
