@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pruners.adapters import DecoderCall, ModelAdapter
 from pruners.cache import PrunedCache
-from pruners.prefill import with_positions
+from pruners.layer_arguments import with_positions
 
 
 class Continuation:

@@ -13,7 +13,7 @@ def image_grid(patches: int) -> tuple[int, int]:
     """Return height and width of a grid of patches, h x h or h x (h + 1).
 
     Args:
-        patches: Patches of the grid, as `pruners.schedule.grid_tokens` returns them.
+        patches: Patches of the grid, as `pruners.counting.grid_tokens` returns them.
 
     Returns:
         Height and width in patches.

@@ -52,9 +52,9 @@ class PruningHooks:
         Args:
             adapter: The model.
             plan: The plan.
-            parts: What the encoder stage reads of images.
-            text_tower: The text tower, if it reads one.
-            questions: Called when the encoder stage needs a prefill's questions.
+            parts: What stages read of images.
+            text_tower: The text tower, if a stage reads one.
+            questions: Finds a prefill's questions, where stages read them.
         """
         self.record: PrefillRecord | None = None
         self._adapter = adapter

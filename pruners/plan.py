@@ -74,11 +74,27 @@ class Plan:
 
 
 def patches_chosen(stage: Stage, counts: StageCounts) -> int:
-    """Count the dominant tokens that a stage chooses by score; the CLS token needs none."""
+    """Count the dominant tokens that a stage chooses by score; the CLS token needs none.
+
+    Args:
+        stage: The stage.
+        counts: Its token counts.
+
+    Returns:
+        Tokens to choose.
+    """
     return counts.dominant - stage.keeps_cls
 
 
 def fusion_split(stage: Stage, counts: StageCounts) -> tuple[int, int]:
-    """Split the tokens of a stage that fuses scores: by similarity, and by saliency."""
+    """Split the tokens of a stage that fuses scores (DeSAP, section 4.3).
+
+    Args:
+        stage: The stage, whose scorer is `SimilarityFusion`.
+        counts: Its token counts.
+
+    Returns:
+        Tokens that similarity chooses, and tokens that saliency does.
+    """
     assert isinstance(stage.scorer, SimilarityFusion)
     return split_budget(patches_chosen(stage, counts), stage.scorer.weight)

@@ -15,6 +15,7 @@ from pruners.counting import StageCounts
 from pruners.decoder_stage import DecoderReads, run_decoder_stage
 from pruners.encoder_stage import run_encoder_stage
 from pruners.errors import InputError
+from pruners.layer_arguments import with_positions
 from pruners.plan import Plan
 from pruners.prefill_record import PrefillRecord, StageRecord
 from pruners.reads import reads_previous_layer, reads_raters
@@ -282,27 +283,6 @@ def padded(features: Tensor, count: int) -> Tensor:
         Features, (batch, count, width).
     """
     return torch.nn.functional.pad(features, (0, 0, 0, count - features.shape[1]))
-
-
-def with_positions(
-    kwargs: dict[str, Any], rotation: tuple[Tensor, Tensor] | None, attention_mask: Any
-) -> dict[str, Any]:
-    """Give a decoder layer its own stage's positions and mask.
-
-    Args:
-        kwargs: Arguments of the layer.
-        rotation: Cosines and sines at the stage's positions; None before the first decoder stage.
-        attention_mask: What the stage's attention gets.
-
-    Returns:
-        The arguments. Position ids are left out: rotations are all that they are for, and flash
-        attention would read ids with gaps as packed sequences.
-    """
-    kwargs = {**kwargs, "position_ids": None}
-    if rotation is not None:
-        kwargs["position_embeddings"] = rotation
-        kwargs["attention_mask"] = attention_mask
-    return kwargs
 
 
 def _check_images(image_mask: Tensor, expected: int) -> None:

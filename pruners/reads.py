@@ -60,19 +60,42 @@ def vision_parts(plan: Plan, adapter: ModelAdapter) -> VisionParts:
 
 
 def window_layer(selector: LocalWindows, layers: int) -> int:
-    """Return the vision layer that windows are judged by, as a negative index."""
+    """Find the vision layer that windows are judged by (VScan: layer 5 of 24).
+
+    Args:
+        selector: The selector.
+        layers: Layers of the vision tower.
+
+    Returns:
+        Negative index of the layer.
+    """
     return min(math.floor(selector.depth * layers + 0.5), layers - 1) - layers
 
 
 def compares_keys(stage: Stage, counts: StageCounts) -> bool:
-    """Say whether what a stage drops is merged by its keys."""
+    """Say whether what a stage drops is merged by its keys.
+
+    Args:
+        stage: The stage.
+        counts: Its token counts.
+
+    Returns:
+        Whether keys are read for merging.
+    """
     if isinstance(stage.merge, NearestReference):
         return counts.contextual > 0
     return isinstance(stage.merge, BipartiteMatching)
 
 
 def reads_previous_layer(stage: Stage) -> bool:
-    """Say whether a decoder stage reads the layer before its boundary."""
+    """Say whether a decoder stage reads the layer before its boundary.
+
+    Args:
+        stage: The stage, at a layer above 0.
+
+    Returns:
+        Whether its scorer or its text pivots read that layer.
+    """
     scorer, selector = stage.scorer, stage.selector
     if isinstance(selector, LeastDuplication) and selector.text_pivots > 0:
         return True
@@ -82,5 +105,12 @@ def reads_previous_layer(stage: Stage) -> bool:
 
 
 def reads_raters(plan: Plan) -> bool:
-    """Say whether a plan needs to know which text tokens are raters."""
+    """Say whether a plan needs to know which text tokens are raters.
+
+    Args:
+        plan: The plan.
+
+    Returns:
+        Whether a scorer reads their attention.
+    """
     return any(isinstance(stage.scorer, RaterAttention) for stage, _ in plan.stages)

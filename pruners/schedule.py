@@ -22,6 +22,9 @@ from pruners.stages import Stage
 FORMAT: Literal["prunetune.schedule"] = "prunetune.schedule"
 VERSION: Literal[1] = 1
 
+ADDED_KEYS = ("selector", "features")
+"""Keys of a stage that the format gained after its first files were written."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -177,8 +180,16 @@ class Schedule(_Record):
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of what changes behaviour: stages and positions, nothing else."""
+        """SHA-256 of what changes behaviour: stages and positions, nothing else.
+
+        Keys of stages that the format gained later count only where they are not the default, so
+        that schedules of older files keep their hash.
+        """
         content = self.model_dump(mode="json", include={"stages", "positions"})
+        for stage, values in zip(self.stages, content["stages"], strict=True):
+            for key in ADDED_KEYS:
+                if getattr(stage, key) == Stage.model_fields[key].default:
+                    del values[key]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -48,7 +48,14 @@ class Selection:
         )
 
     def select(self, rows: Tensor) -> Selection:
-        """Pick samples, (count,)."""
+        """Pick samples.
+
+        Args:
+            rows: Indices of samples, (count,).
+
+        Returns:
+            The picked samples, in that order.
+        """
         sizes = None if self.sizes is None else self.sizes[rows]
         return Selection(self.tokens[rows], self.indices[rows], self.contextual, sizes)
 
@@ -223,9 +230,13 @@ def compact_positions(like: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def positions_from_zero(layout: Layout) -> Tensor:
-    """Shift each sample's positions so that its first token has position 0, (batch, length).
+    """Shift each sample's positions so that its first token has position 0.
 
-    Padding on the left gets whatever position that leaves, at least 0.
+    Args:
+        layout: The sequence.
+
+    Returns:
+        Positions, (batch, length); padding on the left gets whatever that leaves, at least 0.
     """
     positions = layout.position_ids
     if layout.mask is None:
@@ -235,7 +246,14 @@ def positions_from_zero(layout: Layout) -> Tensor:
 
 
 def last_position(layout: Layout) -> Tensor:
-    """Return the highest position of each sample that is no padding, (batch, 1)."""
+    """Find the highest position of each sample that is no padding.
+
+    Args:
+        layout: The sequence.
+
+    Returns:
+        Positions, (batch, 1).
+    """
     positions = layout.position_ids
     if layout.mask is not None:
         positions = positions.masked_fill(~layout.mask, -1)

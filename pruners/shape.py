@@ -171,6 +171,12 @@ class Shape(BaseModel):
                 f"model_type is {family!r}; supported: {', '.join(SUPPORTED_FAMILIES)}. "
                 "See CONTRIBUTING.md for how to add a family"
             )
+        tower = (values.get("vision_config") or {}).get("model_type")
+        if tower is not None and tower not in _VISION_DEFAULTS:
+            raise UnsupportedModelError(
+                f"the vision tower's model_type is {tower!r}; shapes are read of models with one "
+                f"of: {', '.join(_VISION_DEFAULTS)}. Schedules without a shape can be applied"
+            )
         path = getattr(config, "_name_or_path", "") or values.get("_name_or_path")
         try:
             return _llava_shape(

@@ -253,7 +253,7 @@ def _tower_scorer(adapter: ModelAdapter, stage: Stage) -> TowerScorer:
     if not adapter.class_token:
         raise ScheduleMismatchError(
             f"scorer {scorer.kind!r} prunes inside CLIP vision towers, but "
-            f"{type(adapter.vision_tower).__name__} has no CLS token; use a schedule whose stages "
-            "are all above layer 0"
+            f"{type(adapter.vision_tower).__name__} has no CLS token; use a scorer that prunes "
+            "behind the tower, such as 'visual-self-attention'"
         )
     return scorer

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pruners.merges import NearestReference
-from pruners.methods.base import Method, layer_at
+from pruners.methods.base import Method, layer_at, with_mean
 from pruners.schedule import Schedule
-from pruners.scorers import ClsAttention, Scorer, VisualSelfAttention
+from pruners.scorers import ClsAttention, VisualSelfAttention
 from pruners.shape import Shape
 from pruners.stages import Stage
 
@@ -18,6 +20,9 @@ FIRST_STAGE = 1.5
 DECAY = 0.7336
 """Ratio between stages; solves 1 + r + r^2 + r^3 = 8/3, so that the mean is met."""
 
+PROPORTIONS = tuple(DECAY**index for index in range(4))
+"""Tokens of each stage relative to the first."""
+
 CONTEXTUAL = 0.125
 """Contextual share; its counts rounded up are those of the released scripts."""
 
@@ -26,7 +31,8 @@ def visiondrop(tokens: int, shape: Shape) -> Schedule:
     """Make VisionDrop's schedule, with the options of its released code.
 
     The scripts are released for 32 tokens; the rule that gives back their counts, and the paper's
-    "first stage 1.5 times the mean", give the others: k_i = round(1.5 T r^i).
+    "first stage 1.5 times the mean", give the others: k_i = round(1.5 T r^i). Where that is more
+    tokens than there are, later stages keep more, so that the mean is met (`with_mean`).
 
     Args:
         tokens: Mean number of tokens over layers; the papers report 192, 128, 64 and 32.
@@ -35,22 +41,25 @@ def visiondrop(tokens: int, shape: Shape) -> Schedule:
     Returns:
         The schedule.
     """
+    kept = [max(round(FIRST_STAGE * tokens * DECAY**index), 1) for index in range(4)]
+    if kept[0] > shape.visual_tokens:
+        return with_mean(Schedule(stages=_stages(PROPORTIONS, (0, *BOUNDARIES))), tokens, shape)
+    layers = (0, *(layer_at(layer, shape) for layer in BOUNDARIES))
+    shares = [count / shape.visual_tokens for count in kept]
+    return Schedule(stages=_stages(shares, layers), shape=shape)
 
-    def stage(index: int, layer: int, scorer: Scorer) -> Stage:
-        kept = round(FIRST_STAGE * tokens * DECAY**index)
-        return Stage(
+
+def _stages(shares: Sequence[float], layers: Sequence[int]) -> tuple[Stage, ...]:
+    return tuple(
+        Stage(
             layer=layer,
-            retention=min(1.0, max(kept, 1) / shape.visual_tokens),
+            retention=share,
             contextual=CONTEXTUAL,
-            scorer=scorer,
+            scorer=VisualSelfAttention() if layer > 0 else ClsAttention(),
             merge=NearestReference(),
         )
-
-    decoder = [
-        stage(index, layer_at(layer, shape), VisualSelfAttention())
-        for index, layer in enumerate(BOUNDARIES, start=1)
-    ]
-    return Schedule(stages=(stage(0, 0, ClsAttention()), *decoder), shape=shape)
+        for layer, share in zip(layers, shares, strict=True)
+    )
 
 
 METHOD = Method("visiondrop", "VisionDrop", "AAAI 2026, arXiv 2506.22283", visiondrop)

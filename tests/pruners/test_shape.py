@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2Config
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2Config, SiglipVisionConfig
 
 from pruners.errors import UnsupportedModelError
 from pruners.shape import LLAVA_1_5_7B, Shape
@@ -65,6 +65,12 @@ def test_grouped_query_attention_and_dtype_are_read() -> None:
 def test_another_family_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedModelError, match=r"'qwen2'; supported: llava"):
         Shape.from_config(Qwen2Config())
+
+
+def test_another_vision_tower_is_refused_by_name() -> None:
+    config = LlavaConfig(text_config=LlamaConfig(), vision_config=SiglipVisionConfig())
+    with pytest.raises(UnsupportedModelError, match="'siglip_vision_model'; .* clip_vision_model"):
+        Shape.from_config(config)
 
 
 def test_missing_sizes_are_named() -> None:
