@@ -66,7 +66,8 @@ def test_the_table_of_methods_is_that_of_the_registry():
 
 def test_the_table_of_results_is_that_of_the_json():
     summary = read_summary(RESULTS / "methods.json")
-    assert {method.name for method in summary.budgets[0].methods} == set(METHODS)
+    # A method that was added since joins with the next run of the benchmark.
+    assert {method.name for method in summary.budgets[0].methods} <= set(METHODS)
     rows = {row[0].strip("*"): row[1:] for row in _rows(PAGE, "method")}
     for column, budget in enumerate(summary.budgets):
         for method in budget.methods:
