@@ -101,15 +101,6 @@ def test_boundaries_move_earlier_where_retention_alone_cannot_do_it() -> None:
     assert moved[0] / 8 == pytest.approx(moved[2] / 24, abs=0.1)
 
 
-def test_every_method_says_where_its_defaults_come_from() -> None:
-    for method in METHODS.values():
-        text = method.schedule.__doc__ or ""
-        assert method.control or any(
-            source in text for source in ("paper", "released", "script", "table", "code", "rule")
-        )
-        assert published(method.name, tokens=192).provenance is not None
-
-
 def test_dense_keeps_everything() -> None:
     assert dense().visual_tokens_per_layer(32, 576) == (576,) * 32
     assert published("dense") == dense()

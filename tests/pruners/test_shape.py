@@ -69,7 +69,7 @@ def test_another_family_is_refused_by_name() -> None:
 
 def test_another_vision_tower_is_refused_by_name() -> None:
     config = LlavaConfig(text_config=LlamaConfig(), vision_config=SiglipVisionConfig())
-    with pytest.raises(UnsupportedModelError, match="'siglip_vision_model'; .* clip_vision_model"):
+    with pytest.raises(UnsupportedModelError, match=r"'siglip_vision_model'; .* clip_vision_model"):
         Shape.from_config(config)
 
 
