@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +144,23 @@ class Workload:
             "input_ids": input_ids.to(device),
             "attention_mask": torch.ones_like(input_ids, device=device),
             "pixel_values": images.to(device, self.model.dtype),
+        }
+
+    def next_step(self, inputs: Mapping[str, Tensor], cache: Any) -> dict[str, Any]:
+        """Make the arguments of a step that decodes one token.
+
+        Args:
+            inputs: Arguments of the prefill.
+            cache: The cache that it has filled.
+
+        Returns:
+            Arguments of the model, for some next token.
+        """
+        mask = inputs["attention_mask"]
+        return {
+            "input_ids": torch.full_like(mask[:, :1], _IMAGE + 1),
+            "attention_mask": torch.cat([mask, mask[:, :1]], dim=1),
+            "past_key_values": cache,
         }
 
 

@@ -143,6 +143,8 @@ def profile_variants(
     for variant, own, counted in zip(variants, runs, events, strict=True):
         with applied(workload, variant.schedule):
             accesses = host_accesses(partial(workload.model, **inputs), workload.device)
+            step = workload.next_step(inputs, workload.model(**inputs).past_key_values)
+            decoding = host_accesses(partial(workload.model, **step), workload.device)
         parts = _shares(variant, own, dense_time, workload)
         share = {part.part: part.of_dense for part in parts}
         profiles.append(
@@ -154,6 +156,7 @@ def profile_variants(
                 ),
                 rearranging_of_dense=share.get("rearranging", 0.0),
                 host_accesses=accesses,
+                host_accesses_decoding=decoding,
                 events=counted,
             )
         )

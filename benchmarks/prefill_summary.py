@@ -97,13 +97,13 @@ class PartShare(Record):
 
 
 class HostAccess(Record):
-    """A place where the host waits for the device, or sends it values, inside a prefill.
+    """A place where the host waits for the device, or sends it values, inside a call.
 
     Attributes:
         operation: What is called.
         site: Innermost line of this package that leads there.
         via: Line that does it, where that is another.
-        count: How often in one prefill.
+        count: How often in one call.
     """
 
     operation: str
@@ -121,7 +121,8 @@ class Profile(Record):
         scoring_and_merging_of_dense: Scoring, selecting, merging and the text tower, as a share of
             the dense prefill's time.
         rearranging_of_dense: The same of shortening the sequence.
-        host_accesses: Where the package makes the host wait, or sends values.
+        host_accesses: Where the package makes the host wait in a prefill, or sends values.
+        host_accesses_decoding: The same in a step that decodes one token.
         events: Operations that make the host wait, as the profiler counts them in one prefill,
             the model's own included.
     """
@@ -131,6 +132,7 @@ class Profile(Record):
     scoring_and_merging_of_dense: float
     rearranging_of_dense: float
     host_accesses: tuple[HostAccess, ...]
+    host_accesses_decoding: tuple[HostAccess, ...]
     events: dict[str, int]
 
 

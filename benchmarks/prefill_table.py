@@ -151,7 +151,7 @@ def _print(cells: Sequence[Sequence[str]], console: Console) -> None:
     heading, *rows = cells
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in heading:
-        table.add_column(name, justify="left" if name in _LEFT else "right")
+        table.add_column(name, justify="left" if name in _LEFT else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
@@ -161,6 +161,12 @@ def _print_host_accesses(profiles: Sequence[Profile], console: Console) -> None:
     for profile in profiles:
         counted = ", ".join(f"{count} {name}" for name, count in profile.events.items())
         console.print(Text(f"{profile.name}: {counted or 'no operation that makes the host wait'}"))
-        for access in profile.host_accesses:
-            via = f" via {access.via}" if access.via else ""
-            console.print(Text(f"  {access.count} {access.operation} at {access.site}{via}"))
+        for step, accesses in (
+            ("", profile.host_accesses),
+            (", per decoded token", profile.host_accesses_decoding),
+        ):
+            for access in accesses:
+                via = f" via {access.via}" if access.via else ""
+                console.print(
+                    Text(f"  {access.count} {access.operation} at {access.site}{via}{step}")
+                )
