@@ -6,6 +6,7 @@ The runtime recomputes a few rows of attention. Here the dense model runs with e
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -23,9 +24,16 @@ from pruners.scorers import (
     RaterAttention,
     Scorer,
     SimilarityFusion,
+    Uniform,
     VisualSelfAttention,
 )
-from pruners.selectors import Determinantal, LeastDuplication, Selector, TopScores
+from pruners.selectors import (
+    Determinantal,
+    LeastDuplication,
+    LocalWindows,
+    Selector,
+    TopScores,
+)
 
 QUESTION = "w5 w1 w7 w2"
 KEPT = 10
@@ -221,9 +229,86 @@ def test_question_relevance_is_that_of_the_paired_clip(
     assert kept(tiny, inputs, scorer, layer) == highest(scores)
 
 
-def test_similarity_fusion_chooses_alike_at_any_stage(tiny: Any, inputs: Any) -> None:
-    scorer = SimilarityFusion(text_tower="paired", weight=0.4)
+@pytest.mark.parametrize(("depth", "vision_layer"), [(0.0, 0), (5 / 24, 1), (0.5, 2), (0.9, 3)])
+def test_windows_are_judged_by_the_map_of_an_early_layer(
+    tiny: Any, inputs: Any, tower: Any, depth: float, vision_layer: int
+) -> None:
+    """VScan retold: each window's best patch by an early layer, the others by layer -2."""
+    local = head_mean(tower.attentions[vision_layer], 0)[1:]
+    score = head_mean(tower.attentions[-2], 0)[1:]
+    side = math.isqrt(tiny.visual_tokens)
+    chosen = []
+    for rows in (range(3), range(3, side)):  # five patches along a side: three, then two
+        for columns in (range(3), range(3, side)):
+            window = [side * row + column for row in rows for column in columns]
+            # int(10 / 2) // 4 patches from each of the four windows
+            chosen.append(max(window, key=lambda patch: local[patch]))
+    rest = [patch for patch in range(tiny.visual_tokens) if patch not in chosen]
+    chosen += sorted(rest, key=lambda patch: -score[patch])[: KEPT - len(chosen)]
+    selector = LocalWindows(share=0.5, windows=2, depth=depth)
+    assert kept(tiny, inputs, ClsAttention(keep_cls=False), 0, selector) == sorted(chosen)
+
+
+def decoupled(layer: Any, hidden: Tensor) -> Tensor:
+    """DeSAP's equation 2, head by head: queries attend to queries, (tokens, width)."""
+    attention, normed = layer.self_attn, layer.layer_norm1(hidden)
+    queries, values = attention.q_proj(normed), attention.v_proj(normed)
+    heads = []
+    for first in range(0, queries.shape[-1], attention.head_dim):
+        columns = slice(first, first + attention.head_dim)
+        logits = queries[:, columns] @ queries[:, columns].T / math.sqrt(attention.head_dim)
+        heads.append(logits.softmax(dim=-1) @ values[:, columns])
+    return attention.out_proj(torch.cat(heads, dim=-1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("layer", [0, BOUNDARY])
+@pytest.mark.parametrize(("weight", "by_similarity"), [(0.4, 4), (0.0, 0), (1.0, 10)])
+def test_similarity_fusion_splits_the_tokens_between_two_scores(
+    tiny: Any, inputs: Any, tower: Any, layer: int, weight: float, by_similarity: int
+) -> None:
+    """DeSAP without alignment: mean cosine to the question's tokens, then CLS attention."""
+    clip = CLIPModel.from_pretrained(tiny.clip_folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny.clip_folder)
+    with torch.no_grad():
+        words = clip.text_projection(
+            clip.text_model(**tokenizer(QUESTION, return_tensors="pt")).last_hidden_state[0]
+        )
+        block = tiny.load("eager").model.vision_tower.encoder.layers[-1]
+        attended = decoupled(block, tower.hidden_states[-2][0])
+        patches = clip.visual_projection(clip.vision_model.post_layernorm(attended))[1:]
+    similarity = [
+        sum(float(torch.cosine_similarity(patch, word, dim=0)) for word in words) / len(words)
+        for patch in patches
+    ]
+    saliency = head_mean(tower.attentions[-1], 0)[1:]
+    chosen = highest(similarity, by_similarity)
+    rest = [patch for patch in range(tiny.visual_tokens) if patch not in chosen]
+    chosen += sorted(rest, key=lambda patch: -saliency[patch])[: KEPT - by_similarity]
+    scorer = SimilarityFusion(text_tower="paired", weight=weight, alignment=False)
+    assert kept(tiny, inputs, scorer, layer) == sorted(chosen)
+
+
+@pytest.mark.parametrize("alignment", [False, True])
+def test_similarity_fusion_chooses_alike_at_any_stage(
+    tiny: Any, inputs: Any, alignment: bool
+) -> None:
+    scorer = SimilarityFusion(text_tower="paired", weight=0.4, alignment=alignment)
     assert kept(tiny, inputs, scorer, 0) == kept(tiny, inputs, scorer, BOUNDARY)
+
+
+@pytest.mark.parametrize("layer", [0, BOUNDARY])
+def test_of_tokens_that_score_alike_the_first_are_kept(tiny: Any, inputs: Any, layer: int) -> None:
+    assert kept(tiny, inputs, Uniform(), layer) == list(range(KEPT))
+
+
+@pytest.mark.parametrize("layer", [0, BOUNDARY])
+def test_random_tokens_are_those_with_the_highest_numbers_of_a_seeded_permutation(
+    tiny: Any, inputs: Any, layer: int
+) -> None:
+    """No example by hand: which numbers a seed draws is torch's own."""
+    numbers = torch.randperm(tiny.visual_tokens, generator=torch.Generator().manual_seed(5))
+    expected = highest([float(number) for number in numbers])
+    assert kept(tiny, inputs, Random(seed=5), layer) == expected
 
 
 def test_random_tokens_differ_by_seed_and_are_the_same_at_any_stage(tiny: Any, inputs: Any) -> None:
