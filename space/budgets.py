@@ -10,9 +10,7 @@ from typing import Literal
 
 from pruners.errors import BudgetError
 from pruners.schedule import Cost
-from pruners.scorers import ClsAttention, Scorer, SimilarityFusion
 from pruners.shape import Shape
-from pruners.stages import Stage
 from space.flops import CostModel
 from space.working import WorkingStage
 
@@ -133,36 +131,41 @@ class Budget:
                     f"{share:.1%} {of_dense} {dense:.0f} bytes"
                 )
 
-    def check(
-        self, shape: Shape, fallbacks: Sequence[Sequence[WorkingStage]] | None = None
-    ) -> None:
-        """Refuse a budget that no search can meet, or that needs no pruning.
+    def check_dense(self, shape: Shape) -> None:
+        """Refuse a budget that the model meets without pruning and more.
 
         Args:
             shape: Shape of the model.
-            fallbacks: Schedules of one visual token, all of which must be within the budget; by
-                default `cheapest_stages`.
+
+        Raises:
+            BudgetError: The budget is above the dense cost.
+        """
+        dense = self.amount_of((), CostModel(shape))
+        if self.limit(shape) > dense:
+            raise BudgetError(
+                f"the budget of {self.in_unit(self.limit(shape), shape)} is above the dense cost "
+                f"of {shape.name}, {self.in_unit(dense, shape)}; choose that or less"
+            )
+
+    def check(self, shape: Shape, fallbacks: Sequence[Sequence[WorkingStage]]) -> None:
+        """Refuse a budget that some schedules cannot all meet, or that is above the dense cost.
+
+        Args:
+            shape: Shape of the model.
+            fallbacks: Schedules of one visual token, all of which must be within the budget.
 
         Raises:
             BudgetError: The budget is below the cost of one visual token, or above the dense cost.
         """
+        self.check_dense(shape)
         model = CostModel(shape)
-        dense = self.amount_of((), model)
-        if fallbacks is None:
-            fallbacks = [cheapest_stages(shape)]
         cheapest = max(self.amount_of(stages, model) for stages in fallbacks)
-        limit = self.limit(shape)
-        if limit > dense:
+        if self.limit(shape) < cheapest:
+            dense = self.amount_of((), model)
             raise BudgetError(
-                f"the budget of {self.in_unit(limit, shape)} is above the dense cost of "
-                f"{shape.name}, {self.in_unit(dense, shape)}; choose one between "
-                f"{self.in_unit(cheapest, shape)} (one visual token) and that"
-            )
-        if limit < cheapest:
-            raise BudgetError(
-                f"the budget of {self.in_unit(limit, shape)} is below the cheapest schedule for "
-                f"{shape.name}, {self.in_unit(cheapest, shape)} (one visual token is kept); "
-                f"choose one between that and {self.in_unit(dense, shape)} (dense)"
+                f"the budget of {self.in_unit(self.limit(shape), shape)} is below the cheapest "
+                f"schedule for {shape.name}, {self.in_unit(cheapest, shape)} (one visual token is "
+                f"kept); choose one between that and {self.in_unit(dense, shape)} (dense)"
             )
 
     def in_unit(self, amount: float, shape: Shape) -> str:
@@ -211,20 +214,3 @@ def parse_budget(text: str) -> Budget:
     if unit in _BYTES:
         return Budget("kv_bytes", value * _BYTES[unit])
     raise BudgetError(f"the budget {text!r} has the unknown unit {match[2]!r}; {_EXPECTED}")
-
-
-def cheapest_stages(shape: Shape) -> tuple[WorkingStage, ...]:
-    """Return the cheapest schedule that every point of a search space can fall back to.
-
-    Args:
-        shape: Shape of the model.
-
-    Returns:
-        One visual token after the encoder, chosen by the dearest scorer that the shape can run.
-    """
-    scorer: Scorer = ClsAttention()
-    if shape.text_tower is not None:
-        scorer = SimilarityFusion(weight=0.5, text_tower="any")
-    if shape.visual_tokens == 1:
-        return ()
-    return (WorkingStage(Stage(layer=0, retention=1.0, scorer=scorer), 1, 0),)

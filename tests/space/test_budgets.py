@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 
 from pruners import published
 from pruners.errors import BudgetError
-from space import Budget, dense_cost, parse_budget, preset, price
+from space import Budget, MissionVocabulary, dense_cost, parse_budget, preset, price
+from space.working import WorkingStage
 
 SHAPE = preset("llava-1.5-7b")
+ONE_TOKEN = [(WorkingStage(stage, 1, 0),) for stage in MissionVocabulary().encoder_stages()]
 
 
 @pytest.mark.parametrize(
@@ -63,23 +64,25 @@ def test_not_a_positive_number(value: float) -> None:
 @pytest.mark.parametrize("text", ["9.06 TFLOPs", "100%", "576 tokens", "335020032 bytes"])
 def test_the_dense_cost_is_the_most_that_is_accepted(text: str) -> None:
     budget = parse_budget(text)
-    budget.check(SHAPE)
+    budget.check(SHAPE, ONE_TOKEN)
     with pytest.raises(BudgetError, match=r"above the dense cost of llava-1.5-7b"):
-        Budget(budget.kind, budget.value * 1.001).check(SHAPE)
+        Budget(budget.kind, budget.value * 1.001).check(SHAPE, ONE_TOKEN)
 
 
 @pytest.mark.parametrize("text", ["1 TFLOPs", "13%", "0.9 tokens", "30 MB"])
 def test_below_one_token_is_refused_with_the_cheapest(text: str) -> None:
     with pytest.raises(BudgetError, match=r"below the cheapest .*llava-1.5-7b.*one visual token"):
-        parse_budget(text).check(SHAPE)
+        parse_budget(text).check(SHAPE, ONE_TOKEN)
 
 
 def test_refusals_say_what_would_do() -> None:
-    with pytest.raises(BudgetError, match=r"budget of 20 TFLOPs .* 9\.064 TFLOPs") as raised:
-        parse_budget("20").check(SHAPE)
-    assert re.search(r"1\.24\d TFLOPs \(one visual token\)", str(raised.value))
+    for check in (Budget.check_dense, lambda budget, shape: budget.check(shape, ONE_TOKEN)):
+        with pytest.raises(BudgetError, match=r"budget of 20 TFLOPs .* 9\.064 TFLOPs; .* or less"):
+            check(parse_budget("20"), SHAPE)
+    with pytest.raises(BudgetError, match=r"1 TFLOPs .* 1\.24\d TFLOPs .* and 9\.064 TFLOPs"):
+        parse_budget("1").check(SHAPE, ONE_TOKEN)
     with pytest.raises(BudgetError, match=r"budget of 5% .* 13\.[67]\d?%"):
-        parse_budget("5%").check(SHAPE)
+        parse_budget("5%").check(SHAPE, ONE_TOKEN)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import random
@@ -25,6 +26,8 @@ from pruners.shape import TextTowerShape, VisionShape
 from space import Budget, parse_budget, preset, price, project, published_within
 
 SHAPE = preset("llava-1.5-7b")
+ENCODER_METHODS = ("desap", "visionzip", "vispruner", "cdpruner", "flowcut", "divprune", "random")
+"""Methods of one stage, behind a vision tower that all patches enter."""
 
 TINY = Shape(
     name="tiny",
@@ -89,7 +92,7 @@ def assert_spends(schedule: Schedule, shape: Shape, budget: Budget) -> None:
 def test_published_schedules_at_any_budget(method: str, text: str) -> None:
     budget = parse_budget(text)
     if text == "11%":
-        with pytest.raises(BudgetError, match="below the cheapest"):
+        with pytest.raises(BudgetError, match=r"below .* fewest tokens"):
             project(published(method, 64), SHAPE, budget)
         return
     original = published(method, 64)
@@ -165,6 +168,36 @@ def test_a_published_method_is_found_at_its_own_cost(name: str) -> None:
         own = published(name, tokens=tokens)
         budget = Budget("tflops", price(own, SHAPE).tflops * (1 + 1e-9))
         assert published_within(name, SHAPE, budget).stages == own.stages
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_published_method_is_scaled_from_the_most_tokens_that_fit(name: str) -> None:
+    """By a scan of all: SparseVLM's cost falls where its named settings end."""
+    costs = {}
+    for tokens in range(1, SHAPE.visual_tokens):
+        with contextlib.suppress(ScheduleError):  # fewer than the method can keep
+            costs[tokens] = price(published(name, tokens), SHAPE)
+    for text in ("1.6", "3", "200 tokens"):
+        budget = parse_budget(text)
+        limit = budget.limit(SHAPE)
+        most = max(tokens for tokens, cost in costs.items() if budget.amount(cost) <= limit)
+        found = published_within(name, SHAPE, budget)
+        assert found.provenance is not None
+        assert found.provenance.origin == f"published: {name}, {most} tokens"
+        if (name, text) == ("sparsevlm", "3"):
+            assert most == 129
+
+
+@pytest.mark.parametrize("name", [*ENCODER_METHODS, "tome", "downsampling"])
+def test_the_least_budget_is_what_the_method_itself_costs_at_one_token(name: str) -> None:
+    """ToMe and the smaller image save in the vision tower as well."""
+    least = price(published(name, 1), SHAPE).tflops
+    assert (least < 1.1) == (name not in ENCODER_METHODS)
+    for tflops in (least, (least + 1.4) / 2):
+        budget = Budget("tflops", tflops)
+        assert_spends(published_within(name, SHAPE, budget), SHAPE, budget)
+    with pytest.raises(BudgetError, match=r"below .* fewest tokens"):
+        published_within(name, SHAPE, Budget("tflops", 0.999 * least))
 
 
 def test_dense_has_nothing_to_scale() -> None:
