@@ -23,11 +23,37 @@ from pruners.saliency import (
 QUESTIONS = ("w1 w2 w3", "w4")
 
 
+def dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    powers = [math.exp(logit - max(logits)) for logit in logits]
+    return [power / sum(powers) for power in powers]
+
+
 def test_cls_saliency_by_hand() -> None:
     # Keys with logits 0, ln 2 and ln 5: the softmax is (1, 2, 5) / 8, the CLS token's own first.
     keys = torch.tensor([1.0, 2.0, 5.0]).log()[None, None, :, None]
     query = torch.ones(1, 1, 1, 1)
     assert cls_saliency(query, keys, scale=1.0)[0].tolist() == pytest.approx([2 / 8, 5 / 8])
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("patches", [1, 6])
+def test_cls_saliency_equals_a_loop(seed: int, patches: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(2, 3, 1, 4, generator=generator)
+    keys = torch.randn(2, 3, 1 + patches, 4, generator=generator)
+    scores = cls_saliency(query, keys, scale=0.7)
+    for row in range(2):
+        expected = [0.0] * patches
+        for head in range(3):
+            own = keys[row, head].tolist()
+            attention = softmax([0.7 * dot(query[row, head, 0].tolist(), key) for key in own])
+            for patch in range(patches):
+                expected[patch] += attention[1 + patch] / 3
+        assert scores[row].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("layer", [-1, -2, -4])
@@ -119,25 +145,6 @@ def test_visual_saliency_equals_the_decoders_own_attention(
             assert attending[row, place].item() == pytest.approx(seeing.mean().item(), abs=1e-6)
 
 
-def test_bidirectional_saliency_equals_a_loop() -> None:
-    generator = torch.Generator().manual_seed(0)
-    queries = torch.randn(1, 4, 3, 8, generator=generator)
-    keys = torch.randn(1, 2, 6, 8, generator=generator)
-    visual = torch.tensor([[1, 2, 4]])
-    scores = visual_saliency(queries, keys, visual, None, scale=0.5, mean="bidirectional")
-    expected = torch.zeros(3)
-    for head in range(4):
-        for query in range(3):
-            row = torch.tensor(
-                [
-                    0.5 * float(queries[0, head, query] @ keys[0, head // 2, key])
-                    for key in (1, 2, 4)
-                ]
-            )
-            expected += row.softmax(dim=0) / 12
-    torch.testing.assert_close(scores[0], expected)
-
-
 def test_causal_saliency_by_hand() -> None:
     # Text, visual, visual, text; all logits equal, so a query spreads evenly over what it sees:
     # the first visual query gives 1/2, the second 1/3 to either visual token.
@@ -151,16 +158,61 @@ def test_causal_saliency_by_hand() -> None:
     assert both[0].tolist() == pytest.approx([1 / 2, 1 / 2])
 
 
+def test_visual_saliency_by_hand() -> None:
+    # Text, visual, visual, visual with keys ln 1, ln 2, ln 3 and ln 4; the queries 1, 0 and 1 take
+    # them as logits or spread evenly. Under the causal mask the visual tokens receive
+    # (2/3), (1/3, 1/3) and (2/10, 3/10, 4/10); among themselves (2, 3, 4) / 9, thirds, and
+    # (2, 3, 4) / 9 again.
+    keys = torch.tensor([1.0, 2.0, 3.0, 4.0]).log()[None, None, :, None]
+    queries = torch.tensor([1.0, 0.0, 1.0])[None, None, :, None]
+    visual = torch.tensor([[1, 2, 3]])
+    sums = [2 / 3 + 1 / 3 + 2 / 10, 1 / 3 + 3 / 10, 4 / 10]
+    expected: dict[Any, list[float]] = {
+        "causal": [received / 3 for received in sums],
+        "attending-queries": [sums[0] / 3, sums[1] / 2, sums[2] / 1],
+        "bidirectional": [(2 * own / 9 + 1 / 3) / 3 for own in (2, 3, 4)],
+    }
+    for mean, scores in expected.items():
+        found = visual_saliency(queries, keys, visual, None, scale=1.0, mean=mean)
+        assert found[0].tolist() == pytest.approx(scores)
+
+
+@pytest.mark.parametrize("mean", ["causal", "attending-queries", "bidirectional"])
+@pytest.mark.parametrize("padding", [None, "left", "right"])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_visual_saliency_equals_a_loop(mean: Any, padding: str | None, kv_heads: int) -> None:
+    generator = torch.Generator().manual_seed(kv_heads)
+    queries = torch.randn(2, 4, 3, 5, generator=generator)
+    keys = torch.randn(2, kv_heads, 8, 5, generator=generator)
+    visual = torch.tensor([[2, 3, 4], [1, 3, 5]])
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    if padding == "left":
+        mask[0, :2] = False
+    elif padding == "right":
+        mask[1, 6:] = False
+    found = visual_saliency(
+        queries, keys, visual, None if padding is None else mask, scale=0.6, mean=mean
+    )
+    for row in range(2):
+        places = visual[row].tolist()
+        expected = [0.0] * 3
+        for head in range(4):
+            own = keys[row, head * kv_heads // 4].tolist()
+            for place, query in zip(places, queries[row, head].tolist(), strict=True):
+                seen = [p for p in range(8) if p <= place and mask[row, p]]
+                if mean == "bidirectional":
+                    seen = places
+                attention = softmax([0.6 * dot(query, own[p]) for p in seen])
+                for share, p in zip(attention, seen, strict=True):
+                    if p in places:
+                        expected[places.index(p)] += share / 4
+        # Three visual queries; the first token is seen by all of them, the last by itself.
+        queried = [3, 2, 1] if mean == "attending-queries" else [3, 3, 3]
+        expected = [total / count for total, count in zip(expected, queried, strict=True)]
+        assert found[row].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 # Rows of the decoder's attention (FastV, PyramidDrop, SparseVLM)
-
-
-def dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def softmax(logits: Sequence[float]) -> list[float]:
-    powers = [math.exp(logit - max(logits)) for logit in logits]
-    return [power / sum(powers) for power in powers]
 
 
 def rows_by_loop(

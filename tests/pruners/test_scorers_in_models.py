@@ -262,7 +262,9 @@ def decoupled(layer: Any, hidden: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("layer", [0, BOUNDARY])
-@pytest.mark.parametrize(("weight", "by_similarity"), [(0.4, 4), (0.0, 0), (1.0, 10)])
+@pytest.mark.parametrize(
+    ("weight", "by_similarity"), [(0.0, 0), (0.2, 2), (0.4, 4), (0.6, 6), (1.0, 10)]
+)
 def test_similarity_fusion_splits_the_tokens_between_two_scores(
     tiny: Any, inputs: Any, tower: Any, layer: int, weight: float, by_similarity: int
 ) -> None:

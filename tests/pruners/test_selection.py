@@ -51,6 +51,16 @@ def test_the_second_score_chooses_among_what_the_first_left(
     assert chosen[0].tolist() == sorted(expected)
 
 
+def test_two_scores_share_the_tokens_by_hand() -> None:
+    # The first score takes tokens 2 and 4; of the others the second takes 0, and 3 before 5: its
+    # favourite, 4, is taken.
+    first = torch.tensor([[1.0, 0.0, 9.0, 2.0, 8.0, 3.0]])
+    second = torch.tensor([[7.0, 0.0, 1.0, 5.0, 9.0, 5.0]])
+    assert top_tokens_of_two(first, second, 2, 2).tolist() == [[0, 2, 3, 4]]
+    # Were the second to choose first, it would take 0 and 4, and leave 2 and 5 to the first.
+    assert top_tokens_of_two(second, first, 2, 2).tolist() == [[0, 2, 4, 5]]
+
+
 @given(total=st.integers(1, 20), data=st.data())
 def test_remaining_tokens_are_the_complement(total: int, data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.integers(0, total - 1), unique=True))

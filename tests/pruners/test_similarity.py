@@ -73,6 +73,22 @@ def test_equation_3_by_hand() -> None:
     assert score.item() == pytest.approx((0.8 + 0.8) * 0.6)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("clamp", [False, True])
+def test_plain_similarity_equals_a_loop(seed: int, clamp: bool) -> None:
+    lengths = [4, 1, 3]
+    visual, text = embeddings(3, 6, 5, seed=seed), embeddings(3, 4, 5, seed=seed + 10)
+    mask = torch.arange(4) < torch.tensor(lengths)[:, None]
+    scores = mean_similarity(visual, text, mask, clamp_negative=clamp)
+    for row, length in enumerate(lengths):
+        tokens = text[row, :length].tolist()
+        for place, patch in enumerate(visual[row].tolist()):
+            products = [sum(x * y for x, y in zip(patch, token, strict=True)) for token in tokens]
+            if clamp:
+                products = [max(0.0, product) for product in products]
+            assert scores[row, place].item() == pytest.approx(sum(products) / length, abs=1e-6)
+
+
 def test_plain_similarity_by_hand() -> None:
     patches = torch.tensor([[[1.0, 0.0], [0.0, -1.0]]])
     tokens = torch.tensor([[[0.6, 0.8], [1.0, 0.0], [0.0, 1.0]]])
