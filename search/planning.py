@@ -20,6 +20,7 @@ from space.budgets import Budget, parse_budget
 from space.coding import SearchSpace
 from space.full_vocabulary import FullVocabulary
 from space.mission_vocabulary import MissionVocabulary
+from space.parameters import Choice
 from studies.identity import SplitIdentity, StudyIdentity
 
 _VOCABULARIES: Mapping[SpaceSize, type[MissionVocabulary] | type[FullVocabulary]] = {
@@ -132,6 +133,12 @@ def _identity(
             "layer_step": space.layer_step,
             "text_tower": space.vocabulary.text_tower,
             "vocabulary": space.vocabulary.name,
+            "dimensions": {
+                dimension.name: list(dimension.options)
+                if isinstance(dimension, Choice)
+                else [dimension.low, dimension.high]
+                for dimension in space.parameters
+            },
         },
         strategy={
             **strategy_settings(search.strategy),

@@ -44,7 +44,8 @@ class StudyIdentity(BaseModel):
         tasks: Tasks whose mean is the objective.
         splits: The samples of each split, by its name.
         budgets: Budgets with their units, one Optuna study each.
-        space: What is searched: stages, layer step and whatever else decides the coding.
+        space: What is searched: stages, layer step, every dimension with its range or options, and
+            whatever else decides the coding.
         strategy: How it is searched: sampler, racing, first trials.
         seed: Seed of the sampler and of the sample order.
         versions: Versions of the libraries that decide results, by distribution.

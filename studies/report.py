@@ -145,7 +145,7 @@ def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
         )
     if any(result.is_flattered(schedule) for result in results for schedule in result.schedules):
         lines.append(
-            f"* Flattered: the measured model's layers cannot follow its boundaries, so that it "
+            "* Flattered: the measured model's layers or whole tokens cannot follow it, so that it "
             f"was measured with over {FAR:g} times the share of tokens that it is priced for."
         )
     return lines

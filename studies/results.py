@@ -45,7 +45,7 @@ class ScheduleResult(_Record):
         visual_tokens_per_layer: Visual tokens alive in each of the target's decoder layers.
         evidence: What was measured.
         measured_share: Visual tokens on the measured model as a share of its own, averaged over its
-            layers, which cannot follow every boundary; None where it is not known.
+            layers; those and whole tokens cannot follow every schedule. None where it is not known.
     """
 
     name: str

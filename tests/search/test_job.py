@@ -16,7 +16,9 @@ from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.command_line import run
 from search.measuring import as_measured
+from space import full_vocabulary
 from space.flops import price
+from space.parameters import Parameter
 from studies.results import read_results
 
 PROGRAM = Path(__file__).parents[2] / "search" / "run.py"
@@ -196,6 +198,34 @@ def test_another_identity_is_refused_by_naming_what_differs(
     assert field in output.err
     assert output.out == ""
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "field"),
+    [
+        ("_POSITIONS", ("original", "compact"), "space.dimensions.positions: ["),
+        ("_DECODER_SCORERS", ("visual-self-attention",), "space.dimensions.scorer_1: ["),
+        (
+            "SHARES",
+            (Parameter("contextual", 0.0, 0.5), Parameter("similarity_weight", 0.0, 0.75)),
+            "space.dimensions.similarity_weight: [0.0, 1.0] in the study, [0.0, 0.75] now",
+        ),
+    ],
+)
+def test_a_space_of_other_options_is_refused(
+    part: str,
+    changed: tuple[object, ...],
+    field: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As another version of the program may have them; Optuna cannot continue with those."""
+    command = [*ANALYTIC, "--budget", "30%", "--space", "full", "--trials", "1"]
+    assert run(command) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(full_vocabulary, part, changed)
+    assert run(command) == 2
+    assert field in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\x00" + b"\xff" * 500])
