@@ -384,6 +384,51 @@ def test_conformance_beam_search_equals_beam_search_without_cache(
     assert torch.equal(cached, family.model.generate(**inputs, **settings, use_cache=False))
 
 
+def log_probability(
+    model: Any, prompt: dict[str, Tensor], answers: Tensor, *, at_once: bool
+) -> Tensor:
+    """Sum the log-probabilities of answers to one prompt, fed through the cache: (answers,)."""
+    count, length = answers.shape
+    alike = {name: value.expand(count, *value.shape[1:]) for name, value in prompt.items()}
+    with torch.no_grad():
+        output = model(**alike, use_cache=True)
+        logits = [output.logits[:, -1:]]
+        for tokens in [answers[:, :-1]] if at_once else answers[:, :-1].split(1, dim=1):
+            output = model(input_ids=tokens, past_key_values=output.past_key_values)
+            logits.append(output.logits)
+    found = torch.cat(logits, dim=1).log_softmax(dim=-1)
+    assert found.shape[1] == length
+    return found.gather(-1, answers[..., None])[..., 0].sum(dim=-1)
+
+
+def test_conformance_beams_score_what_their_answers_do(
+    family: Any, schedule: Schedule, prune: Any
+) -> None:
+    """Beams swap caches; an answer has the score that it has when nothing but it is decoded."""
+    inputs, beams, new = family.inputs(QUESTIONS), 3, 6
+    prune(schedule)
+    found = family.model.generate(
+        **inputs,
+        max_new_tokens=new,
+        do_sample=False,
+        num_beams=beams,
+        num_return_sequences=beams,
+        length_penalty=1.5,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    answers = found.sequences[:, -new:].unflatten(0, (-1, beams))
+    scores = found.sequences_scores.unflatten(0, (-1, beams))
+    swapped = found.beam_indices[:, :new].unflatten(0, (-1, beams))
+    assert (swapped[..., 1:] != swapped[..., :-1]).any()
+    for row in range(len(QUESTIONS)):
+        assert len(set(map(tuple, answers[row].tolist()))) == beams
+        prompt = single(inputs, row)
+        for at_once in (False, True):
+            expected = log_probability(family.model, prompt, answers[row], at_once=at_once)
+            torch.testing.assert_close(scores[row] * new**1.5, expected, atol=1e-4, rtol=0)
+
+
 def test_conformance_encoded_images_give_the_same_prefill(
     family: Any, positioned: Schedule, prune: Any
 ) -> None:
