@@ -1,4 +1,4 @@
-"""Published schedules at a study's budget: first trials, and what the result is compared with."""
+"""Published schedules at a study's budget, which the result is compared with."""
 
 from __future__ import annotations
 
@@ -51,25 +51,6 @@ def published_at(
         except BudgetError:
             continue
     return schedules
-
-
-def first_schedules(space: SearchSpace) -> dict[str, Schedule]:
-    """List the published schedules that a search of a space begins with.
-
-    Args:
-        space: The search space.
-
-    Returns:
-        Schedules by method, each at the space's budget. Controls, and methods whose tokens leave
-        inside the vision tower, where the space has no stage, are not among them.
-    """
-    methods = [name for name in compared_methods(space) if not METHODS[name].control]
-    schedules = published_at(space.budget, space.shape, methods)
-    return {
-        name: schedule
-        for name, schedule in schedules.items()
-        if not any(stage.in_tower for stage in schedule.stages)
-    }
 
 
 def left_out(space: SearchSpace) -> str | None:

@@ -31,9 +31,10 @@ from search.selection import Scores, confirm, score_split
 from search.settings import SearchSettings
 from space.coding import SearchSpace
 from space.flops import price
+from studies.comparing import compare, split_evidence
 from studies.records import trial_records
 from studies.report import print_report
-from studies.results import DENSE, SEARCHED, BudgetResult, compare, split_evidence
+from studies.results import DENSE, SEARCHED, BudgetResult
 from studies.storage import StudyFolder
 
 if TYPE_CHECKING:

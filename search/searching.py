@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pruners.errors import DataError
 from pruners.published import dense
 from pruners.schedule import Schedule
-from search.baselines import first_schedules
+from search.first_trials import first_points
 from search.interruption import SearchInterruptedError
 from search.measuring import Measurements, as_measured
 from search.outcomes import Candidate, SearchOutcome, Stopped, TrialReport
@@ -66,7 +66,7 @@ def search_schedule(
     if study is None:
         study = _study_in_memory()
     race = _Race(measurements, space, settings)
-    first = first_schedules(space) if settings.starts_with_published else {}
+    first = first_points(space) if settings.starts_with_published else {}
 
     def stop_reason() -> Stopped | None:
         if len(race.finished) >= settings.trials:
@@ -81,7 +81,7 @@ def search_schedule(
     try:
         race.score_dense()
         while (stopped := stop_reason()) is None:
-            _enqueue_next(study, first, space, race.finished)
+            _enqueue_next(study, first, race.finished)
             study.sampler = make_sampler(settings.strategy, settings.seed, len(race.finished))
             on_trial(race.run_trial(study))
     except SearchInterruptedError:
@@ -265,11 +265,10 @@ def _study_in_memory() -> optuna.Study:
 
 def _enqueue_next(
     study: optuna.Study,
-    first: Mapping[str, Schedule],
-    space: SearchSpace,
+    first: Mapping[str, dict[str, Value]],
     finished: Sequence[optuna.trial.FrozenTrial],
 ) -> None:
-    """Put the next of the schedules that a study begins with at its head, if one is missing.
+    """Put the next of the points that a study begins with at its head, if one is missing.
 
     One at a time: after an interruption the others would otherwise be tried before it.
     """
@@ -279,4 +278,4 @@ def _enqueue_next(
     missing = [name for name in first if name not in done]
     if missing and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         name = missing[0]
-        study.enqueue_trial(space.encode(first[name]), user_attrs={ORIGIN_ATTRIBUTE: name})
+        study.enqueue_trial(first[name], user_attrs={ORIGIN_ATTRIBUTE: name})

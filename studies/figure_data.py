@@ -68,7 +68,8 @@ class HistoryFigure:
         numbers: Number of each trial that was scored.
         percent: Relative accuracy of each, in percent of dense.
         complete: Whether each was scored on as many samples as any; the others were stopped early.
-        origins: ``"sampler"``, or the published schedule that each was.
+        origins: ``"sampler"``, or the published schedule that each was or, after ``"near "``, was
+            near to.
         incumbent: Best complete trial so far, in percent; NaN before the first.
     """
 

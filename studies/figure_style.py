@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from studies.figure_data import label
 from studies.files import atomic_path
+from studies.records import NEAR
 from studies.results import DENSE, SEARCHED
 
 PNG_DPI = 200
@@ -30,7 +31,11 @@ _OTHER_MARKERS = ("D", "v", "P", "X")
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the common style while the block runs."""
+    """Draw in the common style while the block runs.
+
+    Returns:
+        A context manager; matplotlib's settings are what they were after it.
+    """
     settings = {
         **sns.axes_style("ticks"),
         **sns.plotting_context("paper", font_scale=0.8, rc={"lines.linewidth": 1.2}),
@@ -51,29 +56,79 @@ def style() -> Iterator[None]:
 
 
 def is_crowd(names: Sequence[str]) -> bool:
-    """Whether schedules are too many for colours to tell them apart."""
+    """Say whether schedules are too many for colours to tell them apart.
+
+    Args:
+        names: All schedules of the figure, by their names in results.
+
+    Returns:
+        Whether there are more than six.
+    """
     return len(names) > _MOST_TOLD_APART
 
 
 def in_crowd(name: str, names: Sequence[str]) -> bool:
-    """Whether a schedule is one of too many, and not one that stands out."""
+    """Say whether a schedule is one of too many, and not one that stands out.
+
+    Args:
+        name: The schedule.
+        names: All schedules of the figure.
+
+    Returns:
+        Whether it is drawn like the others of the crowd.
+    """
     return is_crowd(names) and name not in _MARKERS
 
 
 def legend_label(name: str, names: Sequence[str]) -> str:
-    """Return a schedule's name in the legend; those of a crowd share one."""
+    """Return a schedule's name in the legend; those of a crowd share one.
+
+    Args:
+        name: The schedule.
+        names: All schedules of the figure.
+
+    Returns:
+        The label.
+    """
     return _OTHERS if in_crowd(name, names) else label(name)
 
 
+def origin_label(origin: str, names: Sequence[str]) -> str:
+    """Return the name in the legend of a trial that a search began with.
+
+    Args:
+        origin: The schedule that the trial is, or after ``"near "`` the one that it is near to.
+        names: All schedules of the figure.
+
+    Returns:
+        The label, such as ``"near VisionDrop"``.
+    """
+    method = origin.removeprefix(NEAR)
+    return ("" if method == origin else NEAR) + legend_label(method, names)
+
+
 def unique_legend(axis: Axes, **options: Any) -> None:
-    """Draw a legend in which each label is named once."""
+    """Draw a legend in which each label is named once.
+
+    Args:
+        axis: Where to draw it.
+        options: Options of matplotlib's legend.
+    """
     handles, labels = axis.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axis.legend(unique.values(), unique.keys(), frameon=False, **options)
 
 
 def color_of(name: str, names: Sequence[str]) -> str:
-    """Return a schedule's colour beside some others."""
+    """Return a schedule's colour beside some others.
+
+    Args:
+        name: The schedule.
+        names: All schedules of the figure.
+
+    Returns:
+        A colour as matplotlib reads it.
+    """
     if name == DENSE:
         return "0.25"
     if in_crowd(name, names):
@@ -85,7 +140,15 @@ def color_of(name: str, names: Sequence[str]) -> str:
 
 
 def marker_of(name: str, names: Sequence[str]) -> str:
-    """Return a schedule's marker beside some others."""
+    """Return a schedule's marker beside some others.
+
+    Args:
+        name: The schedule.
+        names: All schedules of the figure.
+
+    Returns:
+        A marker as matplotlib reads it.
+    """
     if in_crowd(name, names):
         return "o"
     others = [other for other in names if other not in _MARKERS]

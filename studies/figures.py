@@ -26,11 +26,12 @@ from studies.figure_style import (
     is_crowd,
     legend_label,
     marker_of,
+    origin_label,
     save,
     style,
     unique_legend,
 )
-from studies.records import SAMPLED, TrialRecord
+from studies.records import NEAR, SAMPLED, TrialRecord
 from studies.results import DENSE, SEARCHED, BudgetResult
 
 COLUMN_INCHES = 3.4
@@ -240,17 +241,18 @@ def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> 
             label="trial" if complete else "trial stopped early",
         )
     for number, value, _, origin in trials:
-        if origin in names:
+        method = origin.removeprefix(NEAR)
+        if method in names:
             axis.plot(
                 [number],
                 [value],
                 linestyle="none",
-                marker=marker_of(origin, names),
-                color=color_of(origin, names),
+                marker=marker_of(method, names),
+                color=color_of(method, names),
                 markersize=4.5,
                 markeredgecolor="white",
                 markeredgewidth=0.5,
-                label=legend_label(origin, names),
+                label=origin_label(origin, names),
                 zorder=3,
             )
     axis.step(

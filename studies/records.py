@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     import optuna
 
 ORIGIN_ATTRIBUTE = "origin"
-"""User attribute of an enqueued trial: the published schedule it is, such as ``"visiondrop"``."""
+"""User attribute of an enqueued trial: the published schedule it is (``"vispruner"``) or is near to
+(``"near visiondrop"``)."""
+
+NEAR = "near "
+"""What precedes a method's name in the origin of a trial that is not the method itself."""
 
 SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
@@ -41,7 +45,8 @@ class TrialRecord:
         visual_tokens: Visual tokens of the target alive after each stage.
         content_hash: Hash of the schedule; None until decoded.
         seconds: Wall-clock time from asked to told; None while unfinished.
-        origin: ``"sampler"``, or the published schedule that was enqueued.
+        origin: ``"sampler"``, or the published schedule that the trial is or, after ``"near "``,
+            is near to.
     """
 
     number: int

@@ -72,7 +72,7 @@ def _values(study: optuna.Study) -> list[tuple[dict[str, float], float | None]]:
     return [(trial.params, trial.value) for trial in complete]
 
 
-@pytest.mark.parametrize(("space", "trials"), [(SPACE, 50), (FULL_SPACE, 60)])
+@pytest.mark.parametrize(("space", "trials"), [(SPACE, 50), (FULL_SPACE, 100)])
 def test_search_comes_near_the_known_optimum_and_beats_the_random_baseline(
     space: SearchSpace, trials: int
 ) -> None:
@@ -100,11 +100,11 @@ def test_all_schedules_meet_the_budget_and_the_value_is_the_measured_one() -> No
     assert values == sorted(values, reverse=True)
 
 
-def test_the_first_trials_are_the_published_schedules_but_not_for_the_random_baseline() -> None:
+def test_the_first_trials_are_near_published_schedules_but_not_for_the_random_baseline() -> None:
     study = _study()
     _search(study, trials=3)
     origins = [trial.user_attrs.get(ORIGIN_ATTRIBUTE) for trial in study.trials]
-    assert origins == ["visiondrop", "desap", None]
+    assert origins == ["near visiondrop", "near desap", None]
     random = _study()
     _search(random, trials=3, strategy="random")
     assert not any(ORIGIN_ATTRIBUTE in trial.user_attrs for trial in random.trials)

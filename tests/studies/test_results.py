@@ -19,13 +19,14 @@ from pruners.errors import DataError, StudyError
 from pruners.methods import METHODS
 from pruners.schedule import Cost
 from pruners.shape import LLAVA_1_5_7B
+from studies.comparing import compare, split_evidence
 from studies.figure_data import history_figure, pareto_figure, schedule_panels
-from studies.figure_style import color_of, in_crowd, legend_label
+from studies.figure_style import color_of, in_crowd, legend_label, origin_label
 from studies.figures import draw_pareto, draw_schedules
 from studies.pareto import non_dominated, pareto_points, write_pareto
 from studies.records import TrialRecord
 from studies.report import print_report, write_report
-from studies.results import compare, read_results, split_evidence, write_results
+from studies.results import read_results, write_results
 from studies.statistics import paired_interval, relative_accuracy
 
 TASKS = ["counting"] * 300 + ["digits"] * 300
@@ -81,7 +82,7 @@ def high():
 def _records():
     objectives = [0.5, 0.9, 0.7, 0.8, None]
     samples = [100, 40, 100, 100, 0]
-    origins = ["visiondrop", "sampler", "sampler", "sampler", "sampler"]
+    origins = ["visiondrop", "near desap", "sampler", "sampler", "sampler"]
     return [
         TrialRecord(
             number=number,
@@ -242,6 +243,8 @@ def test_a_crowd_of_schedules_is_grey_but_for_those_that_stand_out(tmp_path):
         "DeSAP",
         "other published",
     }
+    assert origin_label("near visiondrop", names) == "near VisionDrop"
+    assert origin_label("vispruner", names) == "other published"
     few = names[:4]
     assert not any(in_crowd(name, few) for name in few)
     with warnings.catch_warnings():

@@ -1,0 +1,128 @@
+"""From scores to what a study found: the searched schedule beside all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from numpy.typing import ArrayLike
+
+from pruners.errors import DataError, StudyError
+from pruners.schedule import Schedule, SplitEvidence
+from studies.results import DENSE, SEARCHED, BudgetResult, Comparison, ScheduleResult
+from studies.statistics import differences, paired_interval, relative_accuracy, task_accuracies
+
+
+def split_evidence(
+    scores: ArrayLike, dense_scores: ArrayLike, tasks: Sequence[str]
+) -> SplitEvidence:
+    """Sum up what was measured on one split.
+
+    Args:
+        scores: Score per sample of the pruned model, `(samples,)`, in [0, 1].
+        dense_scores: Score of the dense model on the same samples, `(samples,)`.
+        tasks: Task of each sample.
+
+    Returns:
+        Accuracies, relative accuracy and its 95 % interval.
+
+    Raises:
+        DataError: As `studies.statistics.relative_accuracy`.
+    """
+    accuracies = task_accuracies(scores, tasks)
+    dense_accuracies = task_accuracies(dense_scores, tasks)
+    return SplitEvidence(
+        samples=len(tasks),
+        accuracy=sum(accuracies.values()) / len(accuracies),
+        dense_accuracy=sum(dense_accuracies.values()) / len(dense_accuracies),
+        relative_accuracy=relative_accuracy(scores, dense_scores, tasks),
+        interval_95=paired_interval(scores, dense_scores, tasks),
+        tasks=accuracies,
+    )
+
+
+def compare(
+    schedules: Mapping[str, Schedule],
+    scores: Mapping[str, ArrayLike],
+    tasks: Sequence[str],
+    *,
+    budget: str,
+    measured_on: str,
+    split: str = "report",
+    trials: int,
+    evaluations: int,
+    seconds: float,
+    measured_shares: Mapping[str, float] | None = None,
+) -> BudgetResult:
+    """Put the searched schedule beside all others that were scored on the same samples.
+
+    Args:
+        schedules: Schedules by name, each priced on the target: ``"searched"``, ``"dense"`` and
+            the published ones at the same budget.
+        scores: Score per sample by the same names, each `(samples,)`.
+        tasks: Task of each sample.
+        budget: The budget, with its unit and convention.
+        measured_on: The model whose accuracy was measured.
+        split: The split that the samples are of.
+        trials: Trials that the search had finished.
+        evaluations: Samples that the search had scored.
+        seconds: Wall-clock time of the search.
+        measured_shares: Visual tokens on the measured model as a share of its own, by name.
+
+    Returns:
+        Accuracies with intervals, and paired differences, Holm-corrected over the comparisons.
+
+    Raises:
+        DataError: Names are missing or do not match, or scores cannot be paired.
+        StudyError: A schedule is not priced.
+    """
+    if schedules.keys() != scores.keys() or not {SEARCHED, DENSE} <= schedules.keys():
+        raise DataError(
+            f"schedules ({', '.join(schedules)}) and scores ({', '.join(scores)}) must have the "
+            f"same names, {SEARCHED!r} and {DENSE!r} among them"
+        )
+    others = [DENSE, *(name for name in schedules if name not in (SEARCHED, DENSE))]
+    dense_scores = scores[DENSE]
+    compared = differences(
+        scores[SEARCHED], {name: scores[name] for name in others}, dense_scores, tasks
+    )
+    return BudgetResult(
+        budget=budget,
+        priced_for=_priced_for(schedules[SEARCHED]),
+        measured_on=measured_on,
+        split=split,
+        samples=len(tasks),
+        trials=trials,
+        evaluations=evaluations,
+        seconds=seconds,
+        schedules=tuple(
+            _schedule_result(
+                name,
+                schedules[name],
+                split_evidence(scores[name], dense_scores, tasks),
+                (measured_shares or {}).get(name),
+            )
+            for name in (SEARCHED, *others)
+        ),
+        comparisons=tuple(Comparison.of(name, difference) for name, difference in compared.items()),
+    )
+
+
+def _priced_for(schedule: Schedule) -> str:
+    if schedule.shape is None:
+        raise StudyError("a schedule in a result must say which shape it is priced for")
+    return schedule.shape.name
+
+
+def _schedule_result(
+    name: str, schedule: Schedule, evidence: SplitEvidence, measured_share: float | None
+) -> ScheduleResult:
+    if schedule.cost is None:
+        raise StudyError(f"the schedule {name!r} is not priced; price it before it is reported")
+    return ScheduleResult(
+        name=name,
+        tflops=schedule.cost.tflops,
+        mean_visual_tokens=schedule.cost.mean_visual_tokens,
+        visual_tokens_per_layer=schedule.cost.visual_tokens_per_layer,
+        evidence=evidence,
+        measured_share=measured_share,
+    )
