@@ -393,7 +393,7 @@ def log_probability(
     with torch.no_grad():
         output = model(**alike, use_cache=True)
         logits = [output.logits[:, -1:]]
-        for tokens in [answers[:, :-1]] if at_once else answers[:, :-1].split(1, dim=1):
+        for tokens in [answers[:, :-1]] if at_once else answers[:, :-1].chunk(length - 1, dim=1):
             output = model(input_ids=tokens, past_key_values=output.past_key_values)
             logits.append(output.logits)
     found = torch.cat(logits, dim=1).log_softmax(dim=-1)

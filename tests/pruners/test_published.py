@@ -85,11 +85,15 @@ def test_the_mean_over_layers_is_what_was_asked_for(name: str, tokens: int, dept
         assert tokens < 576 / depth + 3
         return
     mean = sum(per_layer) / depth
-    if name == "visiondrop":  # its stages are at quarters of the depth, rounded, and may saturate
-        assert mean <= tokens * 1.15 + 1
-    else:
-        # Rounding to whole tokens can miss by half a token in every stage.
-        assert mean == pytest.approx(tokens, abs=1.6)
+    # Rounding to whole tokens can miss by half a token in every stage.
+    slack = 1.6
+    if name == "visiondrop" and round(1.5 * tokens) <= 576:
+        # Its counts are fixed by T alone, and each of its three boundaries, at quarters of the
+        # depth, is rounded by up to half a layer: 1.5 T (1 - r^3) tokens leave at them together.
+        slack = 0.6 + 0.5 * 1.5 * tokens * (1 - 0.7336**3) / depth
+        if depth % 4 == 0:
+            slack = 0.6
+    assert mean == pytest.approx(tokens, abs=slack)
 
 
 def test_boundaries_move_earlier_where_retention_alone_cannot_do_it() -> None:
