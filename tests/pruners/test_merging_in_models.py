@@ -25,6 +25,7 @@ from pruners.scorers import (
     LastTokenAttention,
     Scorer,
     TokenMatching,
+    Uniform,
     VisualSelfAttention,
 )
 from pruners.tower import TowerPruning
@@ -83,6 +84,8 @@ def look_at(decoder: Any, index: int, sequence: Sequence) -> Look:
 
 def scores_of(scorer: Scorer, look: Look, visual: range) -> list[float]:
     heads = len(look.attention)
+    if isinstance(scorer, Uniform):
+        return [0.0] * len(visual)
     if isinstance(scorer, KeyNorm):
         return [float(look.keys[:, place].abs().sum()) for place in visual]
     rows = [len(look.attention[0]) - 1] if isinstance(scorer, LastTokenAttention) else visual
@@ -197,6 +200,7 @@ def decoder_stage(
         KeyNorm(reads="previous"),
         KeyNorm(reads="next"),
         VisualSelfAttention(),
+        Uniform(),
     ],
     ids=lambda scorer: "-".join([scorer.kind, getattr(scorer, "reads", "next")]),
 )
