@@ -259,7 +259,7 @@ def resized_by_pillow(pixel_values: Tensor, height: int, width: int) -> Tensor:
         image = Image.fromarray(channel.numpy())
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         channels.append(torch.from_numpy(np.array(resized)))
-    return torch.stack(channels).unflatten(0, pixel_values.shape[:2])
+    return torch.stack(channels).view(*pixel_values.shape[:2], height, width)
 
 
 @pytest.mark.parametrize(("alive", "grid"), [(1, (1, 1)), (9, (3, 3)), (12, (3, 4)), (30, (5, 6))])

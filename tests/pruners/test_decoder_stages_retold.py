@@ -1,4 +1,4 @@
-"""Merging inside the decoder, retold layer by layer for one sample, up to the logits.
+"""Decoder stages, retold layer by layer for one sample, up to the logits.
 
 The retelling lets the stock layers run one after the other. What a stage reads are the attention
 map that a layer's own eager attention returns and the keys that the layer puts into a cache; the
@@ -35,12 +35,16 @@ QUESTION = "w3 w8 w1 w6"
 
 @dataclass
 class Sequence:
-    """A sequence under way: its states, where the visual tokens are, positions and sizes."""
+    """A sequence under way: its states, where the visual tokens are, positions and sizes.
+
+    At its end may be answers to the prompt, which have no say in what is kept.
+    """
 
     hidden: Tensor
     visual: range
     positions: list[int]
     sizes: list[float]
+    answers: int = 0
 
     @classmethod
     def of(cls, tiny: Any, image: Tensor, positions: list[int], sizes: list[float]) -> Sequence:
@@ -82,13 +86,15 @@ def look_at(decoder: Any, index: int, sequence: Sequence) -> Look:
     return Look(attention[0], cache.layers[index].keys[0])
 
 
-def scores_of(scorer: Scorer, look: Look, visual: range) -> list[float]:
+def scores_of(scorer: Scorer, look: Look, sequence: Sequence) -> list[float]:
+    visual = sequence.visual
     heads = len(look.attention)
     if isinstance(scorer, Uniform):
         return [0.0] * len(visual)
     if isinstance(scorer, KeyNorm):
         return [float(look.keys[:, place].abs().sum()) for place in visual]
-    rows = [len(look.attention[0]) - 1] if isinstance(scorer, LastTokenAttention) else visual
+    last = len(sequence.hidden) - 1 - sequence.answers
+    rows = [last] if isinstance(scorer, LastTokenAttention) else visual
     return [
         sum(float(look.attention[head, row, place]) for head in range(heads) for row in rows)
         for place in visual
@@ -105,7 +111,7 @@ def run_stage(
     """Choose by score, merge by the keys of the layer that was looked at."""
     visual, keys = sequence.visual, look.keys_of(sequence.visual)
     tokens = list(sequence.hidden[visual.start : visual.stop])
-    scores = scores_of(stage.scorer, look, visual)
+    scores = scores_of(stage.scorer, look, sequence)
     kept = sorted(sorted(range(len(tokens)), key=lambda token: -scores[token])[:dominant])
     dropped = [token for token in range(len(tokens)) if token not in kept]
     alive, sizes = [tokens[token] for token in kept], [sequence.sizes[token] for token in kept]
@@ -140,6 +146,7 @@ def run_stage(
         + [positions[visual.start + token] for token in kept]
         + positions[visual.stop :],
         sizes,
+        sequence.answers,
     )
 
 
@@ -215,6 +222,37 @@ def test_tokens_merge_by_the_keys_of_the_layer_that_scores_them(
 ) -> None:
     stage = decoder_stage(3, 0.4, scorer, merge, contextual)
     check(family, Schedule(stages=(stage,), positions=positions), dense_sequence(family))
+
+
+@pytest.mark.parametrize("positions", ["compact", "original"])
+@pytest.mark.parametrize("reads", ["previous", "next"])
+@torch.no_grad()
+def test_answers_follow_the_prompt_as_the_dense_decoder_would_put_them(
+    family: Any, reads: Any, positions: Any
+) -> None:
+    """Decoding from the cache, where answers inside the prompt would change what is kept."""
+    scorer = LastTokenAttention(reads=reads)
+    stages = (
+        decoder_stage(2, 0.6, scorer, NearestReference(), 0.2),
+        decoder_stage(4, 0.2, scorer, BipartiteMatching()),
+    )
+    schedule = Schedule(stages=stages, positions=positions)
+    inputs, new = family.inputs([QUESTION]), 6
+    with apply_schedule(family.model, schedule):
+        found = family.model.generate(
+            **inputs,
+            max_new_tokens=new,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    sequence = dense_sequence(family)
+    answers = found.sequences[0, -new:-1]
+    sequence.hidden = torch.cat([sequence.hidden, family.model.get_input_embeddings()(answers)])
+    sequence.positions = list(range(len(sequence.hidden)))
+    sequence.answers = len(answers)
+    expected = retold(family, schedule, sequence)[-new:]
+    torch.testing.assert_close(torch.cat(found.logits), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("between", [None, NoMerge(), NearestReference()])
