@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pruners.errors import BudgetError
+from pruners.errors import BudgetError, UnsupportedModelError
 from pruners.methods import METHODS
 from pruners.schedule import Schedule
 from pruners.shape import Shape
@@ -42,32 +42,40 @@ def published_at(
         methods: Names of `pruners.methods.METHODS`.
 
     Returns:
-        Schedules by method, each within the budget; a method that cannot meet it is left out.
+        Schedules by method, each within the budget; a method that cannot meet it, or that the shape
+        cannot run, is left out.
     """
     schedules = {}
     for method in methods:
         try:
             schedules[method] = published_within(method, shape, budget)
-        except BudgetError:
+        except (BudgetError, UnsupportedModelError):
             continue
     return schedules
 
 
 def left_out(space: SearchSpace) -> str | None:
-    """Say which published methods cannot be had at a space's budget.
+    """Say which published methods cannot be had at a space's budget, and why.
 
     Args:
         space: The search space.
 
     Returns:
-        One sentence, or None when all can.
+        One line, or None when all can.
     """
-    methods = compared_methods(space)
-    possible = published_at(space.budget, space.shape, methods)
-    missing = [METHODS[name].label for name in methods if name not in possible]
-    if not missing:
-        return None
-    return (
-        f"Not compared at {space.budget}, which is less than they cost at their fewest tokens: "
-        f"{', '.join(missing)}"
-    )
+    too_dear, unsupported = [], []
+    for name in compared_methods(space):
+        try:
+            published_within(name, space.shape, space.budget)
+        except BudgetError:
+            too_dear.append(METHODS[name].label)
+        except UnsupportedModelError:
+            unsupported.append(METHODS[name].label)
+    reasons = []
+    if too_dear:
+        reasons.append(
+            f"which is less than they cost at their fewest tokens: {', '.join(too_dear)}"
+        )
+    if unsupported:
+        reasons.append(f"because {space.shape.name} cannot run them: {', '.join(unsupported)}")
+    return f"Not compared at {space.budget}, {'; '.join(reasons)}" if reasons else None

@@ -17,6 +17,7 @@ from space.flops import CostModel
 from space.mission_vocabulary import MissionVocabulary
 from space.parameters import Dimension, Parameter, Value, check_point, number
 from space.projection import at_depth_of, plans_of
+from space.supported import check_supported
 from space.vocabulary import Vocabulary
 from space.working import WorkingStage
 
@@ -54,7 +55,7 @@ class SearchSpace:
     Raises:
         BudgetError: The budget is below the cost of one visual token, or above the dense cost.
         SettingsError: The boundaries are too few for the stages, or a number is out of range.
-        UnsupportedModelError: The shape has no text tower.
+        UnsupportedModelError: The shape has no text tower, or its vision tower no CLS token.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class SearchSpace:
                 "pass text_tower to Shape.from_config or shape_from_pretrained"
             )
         self.vocabulary: Vocabulary = vocabulary or MissionVocabulary()
-        budget.check(
-            shape, [(WorkingStage(stage, 1, 0),) for stage in self.vocabulary.encoder_stages()]
-        )
+        fallbacks = [(WorkingStage(stage, 1, 0),) for stage in self.vocabulary.encoder_stages()]
+        for stages in fallbacks:
+            check_supported(stages, shape)
+        budget.check(shape, fallbacks)
         self.shape = shape
         self.budget = budget
         self.decoder_stages = decoder_stages

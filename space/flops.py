@@ -24,6 +24,7 @@ from pruners.shape import Shape
 from space.merging import merging_flops
 from space.scoring import decoder_scoring_flops, rater_choice_flops
 from space.selecting import selecting_flops
+from space.supported import check_supported
 from space.tower_reads import Read, comparison_flops, read_question, tower_reads
 from space.towers import pruned_tower_flops, text_tower_flops, vision_tower_flops
 from space.working import WorkingStage, working_stages
@@ -121,8 +122,9 @@ class CostModel:
 
         Raises:
             UnsupportedModelError: A stage compares with the question, and the shape has no text
-                tower.
+                tower; or its vision tower cannot run a stage (`space.supported`).
         """
+        check_supported(stages, self.shape)
         token_layers = pair_layers = 0
         for layers, alive in self._segments(stages):
             tokens = alive + self._kept_tokens
@@ -155,7 +157,11 @@ class CostModel:
 
         Returns:
             MACs by part; only the decoder's parts are counted.
+
+        Raises:
+            UnsupportedModelError: The shape's vision tower cannot run a stage.
         """
+        check_supported(stages, self.shape)
         token_layers = pair_layers = 0
         for layers, alive in self._segments(stages):
             token_layers += layers * alive
@@ -251,7 +257,8 @@ def price(schedule: Schedule, shape: Shape) -> Cost:
 
     Raises:
         ScheduleMismatchError: A stage's layer lies beyond the shape's decoder.
-        UnsupportedModelError: It compares with the question, and the shape has no text tower.
+        UnsupportedModelError: It compares with the question, and the shape has no text tower; or
+            the vision tower cannot run a stage.
     """
     model = CostModel(shape)
     return model.price(working_stages(schedule, shape), dense_tflops=model.tflops(()))
@@ -270,7 +277,8 @@ def breakdown(schedule: Schedule, shape: Shape, convention: Convention = "total"
 
     Raises:
         ScheduleMismatchError: A stage's layer lies beyond the shape's decoder.
-        UnsupportedModelError: It compares with the question, and the shape has no text tower.
+        UnsupportedModelError: It compares with the question, and the shape has no text tower; or
+            the vision tower cannot run a stage.
     """
     model, stages = CostModel(shape), working_stages(schedule, shape)
     return model.llm_breakdown(stages) if convention == "llm-macs" else model.breakdown(stages)

@@ -45,7 +45,8 @@ def project(schedule: Schedule, shape: Shape, budget: Budget) -> Schedule:
             boundaries, or above the dense cost.
         ScheduleError: The schedule has no stage that drops tokens.
         ScheduleMismatchError: It has a stage beyond the shape's decoder.
-        UnsupportedModelError: It compares with the question, and the shape has no text tower.
+        UnsupportedModelError: It compares with the question, and the shape has no text tower; or
+            the vision tower cannot run a stage.
     """
     budget.check_dense(shape)
     schedule = at_depth_of(schedule, shape)
@@ -80,7 +81,8 @@ def published_within(name: str, shape: Shape, budget: Budget) -> Schedule:
         BudgetError: The budget is below what the method costs at its fewest tokens, or above the
             dense cost.
         ScheduleError: The name is unknown.
-        UnsupportedModelError: It compares with the question, and the shape has no text tower.
+        UnsupportedModelError: It compares with the question, and the shape has no text tower; or
+            the vision tower cannot run a stage.
     """
     budget.check_dense(shape)
     model, limit = CostModel(shape), budget.limit(shape)

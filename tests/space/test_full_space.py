@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruners import (
-    ClusterAverage,
     DensityPeaks,
     Determinantal,
     LastTokenAttention,
@@ -15,7 +14,7 @@ from pruners import (
     QuestionRelevance,
     Schedule,
     SimilarityFusion,
-    TopScores,
+    Stage,
     published,
 )
 from pruners.errors import BudgetError, ScheduleError
@@ -157,17 +156,41 @@ def test_methods_have_a_nearest_point(name: str) -> None:
     assert point["merge"] == first.merge.kind
 
 
-def test_methods_made_of_the_spaces_own_parts_are_points() -> None:
-    """Exactly where all their stages are alike, but for the CLS token and DeSAP's saliency."""
-    for name in ("visionzip", "vispruner", "cdpruner", "divprune"):
-        schedule = project(published(name, 64), SHAPE, FULL.budget)
-        (decoded,), (stage,) = FULL.decode(FULL.encode(schedule)).stages, schedule.stages
-        assert decoded.retention == pytest.approx(stage.retention, abs=3 / 576)
-        assert (decoded.selector, decoded.merge) == (stage.selector, stage.merge)
-        assert decoded.contextual == pytest.approx(stage.contextual, abs=0.0025)
-    desap = FULL.decode(FULL.encode(project(published("desap", 64), SHAPE, FULL.budget)))
-    assert isinstance(desap.stages[0].merge, ClusterAverage)
-    assert isinstance(desap.stages[0].selector, TopScores)
+@pytest.mark.parametrize("name", ["vispruner", "pyramiddrop", "dart"])
+def test_methods_made_of_the_spaces_own_parts_are_points(name: str) -> None:
+    """Exactly: their scorers, selectors, features and merge rules are among the options."""
+    schedule = project(published(name, 64), SHAPE, FULL.budget)
+    decoded = FULL.decode(FULL.encode(schedule))
+    assert decoded.stages == schedule.stages
+    assert decoded.positions == schedule.positions
+
+
+@pytest.mark.parametrize(
+    ("name", "unlike"),
+    [
+        ("visiondrop", {"scorer"}),  # which feeds the CLS token
+        ("visionzip", {"scorer", "contextual"}),  # the same, and a share that is on no grid
+        ("desap", {"scorer"}),  # whose saliency is that of the last layer
+        ("cdpruner", {"features"}),
+        ("divprune", {"scorer", "features"}),
+        ("fastv", {"scorer"}),  # which reads the layer before
+        ("vscan", {"features", "merge"}),
+        ("sparsevlm", {"contextual"}),
+    ],
+)
+def test_what_the_nearest_points_of_other_methods_lack(name: str, unlike: set[str]) -> None:
+    schedule = project(published(name, 64), SHAPE, FULL.budget)
+    decoded = FULL.decode(FULL.encode(schedule))
+    assert decoded.positions == schedule.positions
+    assert alive(decoded, SHAPE) == pytest.approx(alive(schedule, SHAPE), abs=2)
+    pairs = list(zip(decoded.stages, schedule.stages, strict=True))
+    fields = Stage.model_fields.keys() - {"retention"}
+    assert unlike == {
+        field
+        for mine, theirs in pairs
+        for field in fields
+        if getattr(mine, field) != getattr(theirs, field)
+    }
 
 
 @pytest.mark.parametrize("name", ["flowcut", "tome", "downsampling"])
