@@ -362,6 +362,32 @@ def test_neither_cache_nor_mask_is_needed(tiny: Any, positions: str) -> None:
             torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("positions", ["compact", "original"])
+def test_an_image_may_end_the_prompt(tiny: Any, positions: Any) -> None:
+    """Answers follow the dense prompt's last position, whether that token is kept or not."""
+    prompts = [f"USER: {question} " + "<image> " * tiny.visual_tokens for question in QUESTIONS]
+    tokens = tiny.tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
+    inputs = {
+        "input_ids": tokens["input_ids"],
+        "attention_mask": tokens["attention_mask"],
+        "pixel_values": tiny.images(len(QUESTIONS)),
+    }
+    settings = {"max_new_tokens": 6, "do_sample": False, "output_logits": True}
+    with apply_schedule(tiny.model, SCHEDULE.model_copy(update={"positions": positions})) as handle:
+        found, expected = (
+            tiny.model.generate(
+                **inputs, **settings, return_dict_in_generate=True, use_cache=use_cache
+            )
+            for use_cache in (True, False)
+        )
+    assert handle.last_prefill is not None
+    last = inputs["input_ids"].shape[1] - 1
+    assert not (handle.last_prefill.stages[-1].positions == last).any(dim=-1).all()
+    assert torch.equal(found.sequences, expected.sequences)
+    for step, wanted in zip(found.logits, expected.logits, strict=True):
+        torch.testing.assert_close(step, wanted, atol=1e-4, rtol=0)
+
+
 def test_the_dense_schedule_touches_nothing(tiny: Any) -> None:
     inputs = tiny.inputs(QUESTIONS, "right")
     expected = logits_of(tiny.model, inputs)
