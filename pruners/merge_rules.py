@@ -53,11 +53,7 @@ def merge_dropped(
     Returns:
         Dominant tokens, then contextual ones.
     """
-    plain = Selection(
-        gather_tokens(tokens, chosen),
-        chosen,
-        sizes=None if sizes is None else sizes.gather(1, chosen),
-    )
+    plain = Selection(gather_tokens(tokens, chosen), chosen)
     if chosen.shape[1] == 0 and contextual == 0:
         return plain  # nothing is there to merge into
     dropped = remaining_tokens(chosen, tokens.shape[1])
@@ -86,10 +82,8 @@ def merge_dropped(
                 candidates, scores.gather(1, dropped), contextual, recycled
             )
             references = dropped.gather(1, centres)
-    indices = torch.cat([chosen, references], dim=1)
     return Selection(
         torch.cat([plain.tokens, made], dim=1),
-        indices,
+        torch.cat([chosen, references], dim=1),
         contextual,
-        sizes=None if sizes is None else sizes.gather(1, indices),
     )
