@@ -19,7 +19,7 @@ class Selection:
         indices: For each, which visual token of before it is, or was merged into; -1 is the CLS
             token. (batch, alive)
         contextual: How many, at the end, are contextual.
-        sizes: Patches in each token, (batch, alive); None for one each.
+        sizes: Patches in each token, (batch, alive); None where these are what they were.
     """
 
     tokens: Tensor
