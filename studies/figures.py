@@ -248,10 +248,11 @@ def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> 
                 [value],
                 linestyle="none",
                 marker=marker_of(method, names),
-                color=color_of(method, names),
+                # Hollow where the trial is only near to the method.
+                markerfacecolor=color_of(method, names) if method == origin else "white",
                 markersize=4.5,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
+                markeredgecolor="white" if method == origin else color_of(method, names),
+                markeredgewidth=0.5 if method == origin else 1.0,
                 label=origin_label(origin, names),
                 zorder=3,
             )
