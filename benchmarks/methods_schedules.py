@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pruners.errors import BudgetError, DataError
+from pruners.errors import BudgetError, DataError, UnsupportedModelError
 from pruners.methods import METHODS
 from pruners.methods.base import Method
 from pruners.published import published
@@ -96,7 +96,7 @@ def entry_at(name: str, point: BudgetPoint, target: Shape) -> Entry:
     method = METHODS[name]
     try:
         schedule = schedule_at(name, point, target)
-    except BudgetError as error:
+    except (BudgetError, UnsupportedModelError) as error:
         return Entry(method, (), str(error))
     return Entry(method, tuple(_drawn(schedule)))
 

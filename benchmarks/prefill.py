@@ -137,22 +137,23 @@ def run(
     variants = [Variant("dense", dense(shape)), *(variant(text, shape) for text in schedules)]
     if threads is not None:
         torch.set_num_threads(threads)
-    load_before = os.getloadavg()[0]
     workload = build_workload(shape, device, DTYPES[dtype], attention)
     results = []
     for batch in batches:
+        load_before = os.getloadavg()[0]
         timings = measure(
             workload, variants, batch, repeats=repeats, warmup=warmup, new_tokens=new_tokens
         )
         results.append(
             BatchResult(
                 batch=batch,
+                load=(load_before, os.getloadavg()[0]),
                 rows=rows(variants, timings, workload.shape, batch),
                 profiles=profile_variants(workload, variants, batch, repeats) if profiled else (),
             )
         )
     return Summary(
-        machine=machine(workload, load_before),
+        machine=machine(workload),
         shape=workload.shape,
         device=device.type,
         dtype=dtype,
@@ -200,7 +201,7 @@ def variant(text: str, shape: Shape) -> Variant:
     return Variant(text, published(method, int(tokens), shape))
 
 
-def machine(workload: Workload, load_before: float) -> Machine:
+def machine(workload: Workload) -> Machine:
     """Describe what was measured on."""
     device = workload.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
@@ -209,7 +210,6 @@ def machine(workload: Workload, load_before: float) -> Machine:
         torch=torch.__version__,
         transformers=transformers.__version__,
         threads=torch.get_num_threads(),
-        load=(load_before, os.getloadavg()[0]),
     )
 
 

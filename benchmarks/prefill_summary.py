@@ -137,9 +137,18 @@ class Profile(Record):
 
 
 class BatchResult(Record):
-    """All variants at one batch size; profiles only where asked for."""
+    """All variants at one batch size; profiles only where asked for.
+
+    Attributes:
+        batch: Samples per call.
+        load: Load averages over one minute, before and after the rounds: about as many as there are
+            threads when nothing else runs.
+        rows: Times, dense first.
+        profiles: What parts take.
+    """
 
     batch: int
+    load: tuple[float, float]
     rows: tuple[Row, ...]
     profiles: tuple[Profile, ...] = ()
 
@@ -152,14 +161,12 @@ class Machine(Record):
         torch: Version.
         transformers: Version.
         threads: Threads that torch computes with on the CPU.
-        load: Load averages over one minute, before and after.
     """
 
     processor: str
     torch: str
     transformers: str
     threads: int
-    load: tuple[float, float]
 
 
 class Summary(Record):

@@ -26,14 +26,17 @@ def print_summary(summary: Summary, console: Console) -> None:
         console: Where to.
     """
     machine = summary.machine
-    before, after = machine.load
+    loads = (
+        f"{result.load[0]:.1f} and {result.load[1]:.1f} at batch {result.batch}"
+        for result in summary.batches
+    )
     console.print(
         Text(
             f"{summary.shape.name}, {summary.dtype}, {summary.attention} attention, on "
             f"{machine.processor}, {machine.threads} threads, torch {machine.torch}. Medians of "
             f"{summary.repeats} rounds by turns, quartiles in brackets. Speed-up: dense / pruned "
-            "in each round, of what the cost model predicts, and the share of that. Load average "
-            f"{before:.1f} before, {after:.1f} after."
+            "in each round, of what the cost model predicts, and the share of that. Load averages "
+            f"before and after: {', '.join(loads)}."
         )
     )
     _print(time_cells(summary), console)
