@@ -24,7 +24,7 @@ from typing import Annotated
 import typer
 from methods_figure import draw, methods_figure
 from methods_schedules import budget_points, chosen_methods, entry_at
-from methods_scoring import kept_scores, score_missing, scores_identity
+from methods_scoring import all_scored
 from methods_summary import read_summary, summarise, write_record
 from methods_table import markdown, print_summary
 from rich.console import Console
@@ -32,9 +32,7 @@ from rich.console import Console
 from pruners.errors import PrunetuneError
 from pruners.published import dense
 from search.display import Display
-from search.interruption import Interruption, SearchInterruptedError
 from search.model_choice import choose_model, make_evaluator, target_shape
-from studies.storage import StudyFolder
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "methods.json"
@@ -89,20 +87,11 @@ def main(
                 for schedule in entry.schedules
             ]
             schedules.insert(0, dense(evaluator.shape))
-            with (
-                Interruption() as interruption,
-                StudyFolder.open(work, scores_identity(evaluator, shape)) as folder,
-            ):
-                score_missing(
-                    schedules, evaluator, folder.scores, limit, workers, display, interruption
-                )
-                summary = summarise(entries, shape, kept_scores(evaluator, folder.scores, limit))
+            with all_scored(schedules, evaluator, shape, work, limit, workers, display) as kept:
+                summary = summarise(entries, shape, kept)
             write_record(summary, out)
         figure.parent.mkdir(parents=True, exist_ok=True)
         draw(methods_figure(summary), figure)
-    except SearchInterruptedError:
-        display.show("Stopped; the same command continues.")
-        raise typer.Exit(interruption.exit_status) from None
     except PrunetuneError as error:
         console.print(f"Error: {error}", style="red", markup=False)
         raise typer.Exit(2) from error

@@ -23,7 +23,7 @@ from methods_effects_summary import Comparisons
 from methods_effects_table import markdown, print_effects
 from methods_orders import ORDERS
 from methods_schedules import BudgetPoint, Entry, budget_points, chosen_methods, entry_at
-from methods_scoring import SPLIT, kept_scores, score_missing, scores_identity
+from methods_scoring import SPLIT, all_scored
 from methods_summary import write_record
 from rich.console import Console
 
@@ -32,10 +32,8 @@ from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 from search.display import Display
-from search.interruption import Interruption, SearchInterruptedError
 from search.measuring import Measurements
 from search.model_choice import choose_model, make_evaluator, target_shape
-from studies.storage import StudyFolder
 
 RESULTS = Path(__file__).parent / "results" / "methods_effects.json"
 
@@ -81,19 +79,9 @@ def main(
             point: {name: entry_at(name, point, target) for name in names} for point in points
         }
         schedules = [dense(evaluator.shape), *all_schedules(pairs, entries)]
-        with (
-            Interruption() as interruption,
-            StudyFolder.open(work, scores_identity(evaluator, target)) as folder,
-        ):
-            score_missing(
-                schedules, evaluator, folder.scores, limit, workers, display, interruption
-            )
-            kept = kept_scores(evaluator, folder.scores, limit)
+        with all_scored(schedules, evaluator, target, work, limit, workers, display) as kept:
             effects = compare_all(pairs, entries, target, kept)
         write_record(effects, out)
-    except SearchInterruptedError:
-        display.show("Stopped; the same command continues.")
-        raise typer.Exit(interruption.exit_status) from None
     except PrunetuneError as error:
         console.print(f"Error: {error}", style="red", markup=False)
         raise typer.Exit(2) from error

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from pruners.schedule import Schedule
@@ -24,6 +26,7 @@ from search.model_choice import choose_model, make_evaluator
 from search.selection import score_split
 from studies.identity import SplitIdentity, StudyIdentity
 from studies.scores import ScoreCache
+from studies.storage import StudyFolder
 
 SPLIT = "report"
 POLL_SECONDS = 0.5  # how often a signal is looked for while processes score
@@ -67,6 +70,48 @@ def scores_of(schedule: Schedule, kept: Measurements) -> NDArray[np.float64]:
     """Return a schedule's score on every used sample of the report split, `(samples,)`."""
     measured = as_measured(schedule, kept.evaluator.shape)
     return kept.scores(measured, SPLIT, range(len(kept.samples(SPLIT))))
+
+
+@contextmanager
+def all_scored(
+    schedules: Iterable[Schedule],
+    evaluator: Evaluator,
+    target: Shape,
+    work: Path,
+    limit: int | None,
+    workers: int,
+    display: Display,
+) -> Iterator[Measurements]:
+    """Score what is missing, and hand out the scores while their folder is open.
+
+    Args:
+        schedules: The schedules.
+        evaluator: The measured model.
+        target: What schedules are priced for.
+        work: Folder that scores are kept in.
+        limit: Most samples to use; all when None.
+        workers: Processes.
+        display: Shows progress.
+
+    Yields:
+        The scores, all of which are known.
+
+    Raises:
+        typer.Exit: The user asked to stop; what is scored is kept.
+        PrunetuneError: A schedule cannot be measured, or the folder holds other scores.
+    """
+    with (
+        Interruption() as interruption,
+        StudyFolder.open(work, scores_identity(evaluator, target)) as folder,
+    ):
+        try:
+            score_missing(
+                schedules, evaluator, folder.scores, limit, workers, display, interruption
+            )
+        except SearchInterruptedError:
+            display.show("Stopped; the same command continues.")
+            raise typer.Exit(interruption.exit_status) from None
+        yield kept_scores(evaluator, folder.scores, limit)
 
 
 def score_missing(
