@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, Self
 
@@ -22,7 +23,7 @@ from pruners.stages import Stage
 FORMAT: Literal["prunetune.schedule"] = "prunetune.schedule"
 VERSION: Literal[1] = 1
 
-ADDED_KEYS = ("selector", "features")
+ADDED_KEYS = ("selector", "features", "scope")
 """Keys of a stage that the format gained after its first files were written."""
 
 
@@ -193,11 +194,15 @@ class Schedule(_Record):
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def counts(self, visual_tokens: int) -> tuple[StageCounts, ...]:
+    def counts(
+        self, visual_tokens: int, tiles: Sequence[int] | None = None
+    ) -> tuple[StageCounts, ...]:
         """Count the tokens alive after each stage.
 
         Args:
             visual_tokens: Visual tokens of the dense model.
+            tiles: How many of them each tile has, where images go through the vision tower in
+                several parts; by default there is one tile.
 
         Returns:
             One entry per stage, in order. A stage that leaves as many tokens alive as the one
@@ -206,15 +211,24 @@ class Schedule(_Record):
         counts = []
         previous = visual_tokens
         for stage in self.stages:
-            alive = alive_tokens(stage.retention, visual_tokens)
-            if isinstance(stage.scorer, Downsampling) and alive < visual_tokens:
-                alive = grid_tokens(alive)
-            # Whole grids lie below what was asked for, maybe below a later stage's count.
-            alive = min(alive, previous)
-            contextual = contextual_tokens(stage.contextual, alive) if alive < previous else 0
-            counts.append(StageCounts(stage.layer, alive, alive - contextual, contextual))
-            previous = alive
+            if stage.layer == 0 and stage.scope == "tile":
+                count = _sum(self.tile_counts(size) for size in tiles or (visual_tokens,))
+            else:
+                count = _stage_counts(stage, visual_tokens, previous)
+            counts.append(count)
+            previous = count.alive
         return tuple(counts)
+
+    def tile_counts(self, tokens: int) -> StageCounts:
+        """Count the tokens of one tile alive after the stage at layer 0, whose scope is a tile.
+
+        Args:
+            tokens: Visual tokens of the tile.
+
+        Returns:
+            The counts; contextual tokens are made only where tokens are dropped.
+        """
+        return _stage_counts(self.stages[0], tokens, tokens)
 
     def visual_tokens_per_layer(self, decoder_layers: int, visual_tokens: int) -> tuple[int, ...]:
         """Count the visual tokens alive in each decoder layer.
@@ -263,3 +277,20 @@ class Schedule(_Record):
         return self.model_copy(
             update={"stages": tuple(by_layer.values()), "shape": shape, "cost": None}
         )
+
+
+def _stage_counts(stage: Stage, tokens: int, previous: int) -> StageCounts:
+    """Count what one stage leaves of `tokens`, of which `previous` were alive before it."""
+    alive = alive_tokens(stage.retention, tokens)
+    if isinstance(stage.scorer, Downsampling) and alive < tokens:
+        alive = grid_tokens(alive)
+    # Whole grids lie below what was asked for, maybe below a later stage's count.
+    alive = min(alive, previous)
+    contextual = contextual_tokens(stage.contextual, alive) if alive < previous else 0
+    return StageCounts(stage.layer, alive, alive - contextual, contextual)
+
+
+def _sum(counts: Iterable[StageCounts]) -> StageCounts:
+    """Add the counts of one stage over tiles."""
+    layers, *numbers = zip(*counts, strict=True)
+    return StageCounts(layers[0], *map(sum, numbers))

@@ -31,7 +31,11 @@ class Stage(Part):
         scorer: What tokens are ordered by.
         selector: How tokens are chosen by their scores.
         features: What the stage at layer 0 compares and merges: ``"vision"`` features, which the
-            projector then gets fewer of, or ``"projected"`` ones, for which it sees them all.
+            projector then gets fewer of, or ``"projected"`` ones, for which it sees them all. In
+            families that merge or arrange tokens behind the projector both mean projected ones.
+        scope: What the stage at layer 0 chooses among: ``"tile"``, the tokens of each image, part
+            of an image or frame that goes through the vision tower on its own (VisionZip and others
+            on LLaVA-NeXT), or ``"global"``, all visual tokens of a sample.
         merge: What becomes of the dropped ones.
     """
 
@@ -41,6 +45,7 @@ class Stage(Part):
     scorer: Scorer
     selector: Selector = TopScores()
     features: Literal["vision", "projected"] = "vision"
+    scope: Literal["tile", "global"] = "tile"
     merge: Merge = NoMerge()
 
     @property
@@ -84,6 +89,11 @@ class Stage(Part):
                 f"features {self.features!r} belong to layer 0; a decoder stage at layer "
                 f"{self.layer} compares hidden states"
             )
+        if self.scope != "tile":
+            raise ValueError(
+                f"scope {self.scope!r} belongs to layer 0; a decoder stage at layer {self.layer} "
+                "chooses among all visual tokens anyway"
+            )
         if self.keeps_cls:
             raise ValueError(
                 "keep_cls feeds the CLS token to the decoder, which has happened before layer "
@@ -103,6 +113,14 @@ class Stage(Part):
             raise ValueError(
                 "keep_cls needs features 'vision': models project no CLS token of their own"
             )
+        if self.keeps_cls and self.scope == "global":
+            raise ValueError(
+                "keep_cls needs scope 'tile': every tile has a CLS token, a sample has none"
+            )
+        if self.scope == "global" and isinstance(self.selector, LocalWindows):
+            raise ValueError(
+                f"selector {self.selector.kind!r} cuts the grid of one tile and needs scope 'tile'"
+            )
         if self.contextual > 0 and not isinstance(self.merge, ContextualMerge):
             raise ValueError(
                 f"contextual is {self.contextual:g}, but only merge rules 'nearest-reference' and "
@@ -114,10 +132,11 @@ class Stage(Part):
 
     def _check_tower_scorer(self) -> None:
         scorer = self.scorer.kind
-        if not isinstance(self.selector, TopScores) or self.features != "vision":
+        plain = (self.features, self.scope) == ("vision", "tile")
+        if not isinstance(self.selector, TopScores) or not plain:
             raise ValueError(
                 f"scorer {scorer!r} drops tokens inside the vision tower and needs selector "
-                "'top-scores' and features 'vision'"
+                "'top-scores', features 'vision' and scope 'tile'"
             )
         expected = BipartiteMatching if isinstance(self.scorer, TokenMatching) else NoMerge
         if not isinstance(self.merge, expected):
