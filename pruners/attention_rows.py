@@ -7,42 +7,37 @@ implementation the model runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from pruners.saliency import cls_saliency, patch_saliency
 from pruners.selection import gather_tokens
-
-Encoding = Literal["qq", "qk", "vv", "kk"]
-Projection = Callable[[Tensor], Tensor]
-
-
-class VisionAttention(Protocol):
-    """What is read of a vision tower's attention block."""
-
-    q_proj: Projection
-    k_proj: Projection
-    v_proj: Projection
-    out_proj: Projection
-    head_dim: int
-    scale: float
-
-
-class VisionLayer(Protocol):
-    """What is read of a vision tower's layer."""
-
-    layer_norm1: Projection
-    self_attn: VisionAttention
+from pruners.vision_attention import (
+    ClipHeads,
+    Projection,
+    Rotation,
+    VisionHeads,
+)
+from pruners.vision_attention import (
+    Encoding as Encoding,
+)
+from pruners.vision_attention import (
+    VisionLayer as VisionLayer,
+)
 
 
 class DecoderAttention(Protocol):
-    """What is read of a decoder's attention block."""
+    """What is read of a decoder's attention block.
+
+    Blocks that norm queries and keys by head have `q_norm` and `k_norm` as well (Qwen3).
+    """
 
     q_proj: Projection
     k_proj: Projection
@@ -57,86 +52,121 @@ class DecoderLayer(Protocol):
     self_attn: DecoderAttention
 
 
-def split_heads(states: Tensor, head_size: int) -> Tensor:
-    """Bring (batch, tokens, heads * head size) into the form (batch, heads, tokens, head size)."""
-    return states.view(*states.shape[:-1], -1, head_size).transpose(1, 2)
-
-
-def cls_attention(layer: VisionLayer, hidden: Tensor) -> Tensor:
+def cls_attention(layer: VisionHeads | VisionLayer, hidden: Tensor) -> Tensor:
     """Score patches by a vision layer's attention from the CLS token.
 
     Args:
-        layer: The layer.
+        layer: The layer, of a tower without rotary position embedding.
         hidden: The layer's input, CLS token first, (batch, 1 + patches, width).
 
     Returns:
         Scores, float32, (batch, patches); see `pruners.saliency.cls_saliency`.
     """
-    attention = layer.self_attn
-    normed = layer.layer_norm1(hidden)
-    query = split_heads(attention.q_proj(normed[:, :1]), attention.head_dim)
-    keys = split_heads(attention.k_proj(normed), attention.head_dim)
-    return cls_saliency(query, keys, attention.scale)
+    heads = _heads(layer)
+    return cls_saliency(heads.queries(hidden[:, :1]), heads.keys(hidden), heads.scale)
 
 
-def key_heads(layer: VisionLayer, hidden: Tensor) -> Tensor:
+def key_heads(
+    layer: VisionHeads | VisionLayer, hidden: Tensor, rotation: Rotation | None = None
+) -> Tensor:
     """Compute a vision layer's keys.
 
     Args:
         layer: The layer.
         hidden: The layer's input, (batch, tokens, width).
+        rotation: Cosines and sines of the tower's rotary position embedding, each (batch or 1,
+            tokens, head size); None for a tower without.
 
     Returns:
         Keys, (batch, heads, tokens, head size).
     """
-    attention = layer.self_attn
-    return split_heads(attention.k_proj(layer.layer_norm1(hidden)), attention.head_dim)
+    return _heads(layer).keys(hidden, rotation)
 
 
-def patch_attention(layer: VisionLayer, hidden: Tensor, first: int) -> Tensor:
+def patch_attention(
+    layer: VisionHeads | VisionLayer,
+    hidden: Tensor,
+    first: int = 0,
+    rotation: Rotation | None = None,
+) -> Tensor:
     """Score patches by the attention that they pay each other in a vision layer.
 
     Args:
         layer: The layer.
         hidden: The layer's input, (batch, tokens, width).
         first: Place of the first patch: 1 behind a CLS token, else 0.
+        rotation: Cosines and sines of the tower's rotary position embedding, each (batch or 1,
+            tokens, head size); None for a tower without.
 
     Returns:
         Scores, float32, (batch, patches); see `pruners.saliency.patch_saliency`.
     """
-    attention = layer.self_attn
-    normed = layer.layer_norm1(hidden)
-    queries = split_heads(attention.q_proj(normed[:, first:]), attention.head_dim)
-    keys = split_heads(attention.k_proj(normed), attention.head_dim)
-    return patch_saliency(queries, keys, attention.scale)
+    heads = _heads(layer)
+    queries, keys = heads.project(hidden, "qk", rotation)
+    return patch_saliency(queries[:, :, first:], keys, heads.scale)
 
 
-def decoupled_output(layer: VisionLayer, hidden: Tensor, encoding: Encoding) -> Tensor:
+def packed_patch_attention(
+    layer: VisionHeads, hidden: Tensor, lengths: Sequence[int], rotation: Rotation | None = None
+) -> Tensor:
+    """Score patches of several images, packed one behind the other, as `patch_attention` does.
+
+    Args:
+        layer: The layer; patches attend to all patches of their own image.
+        hidden: The layer's input, (patches of all images, width).
+        lengths: Patches of each image, or of each frame of a video.
+        rotation: Cosines and sines of the tower's rotary position embedding, each (patches of all
+            images, head size); None for a tower without.
+
+    Returns:
+        Scores, float32, (patches of all images,): means over the queries of the own image.
+    """
+    # Projected at once: one matrix product for all images.
+    unbatched = None if rotation is None else (rotation[0][None], rotation[1][None])
+    queries, keys = layer.project(hidden[None], "qk", unbatched)
+    images = zip(
+        *(torch.split(part, list(lengths), dim=2) for part in (queries, keys)), strict=True
+    )
+    scores = [
+        patch_saliency(own_queries, own_keys, layer.scale) for own_queries, own_keys in images
+    ]
+    return torch.cat(scores, dim=1).squeeze(0)
+
+
+def decoupled_output(
+    layer: VisionHeads | VisionLayer,
+    hidden: Tensor,
+    encoding: Encoding,
+    rotation: Rotation | None = None,
+) -> Tensor:
     """Compute a vision layer's attention output without residual and feed-forward parts.
 
     DeSAP's equation 2, after ClearCLIP: the softmax is taken over one projection against itself.
+    No attention map is kept: in half precision, sums are float32 inside torch's fused attention,
+    and the shares of the softmax are rounded to half precision, as in the tower itself.
 
     Args:
         layer: The vision tower's last layer.
         hidden: The layer's input, (batch, tokens, width).
         encoding: Which projections attend to which: ``"qq"`` (the paper's default, its table 4b),
             ``"kk"``, ``"vv"``, or ``"qk"``, which is plain attention.
+        rotation: Cosines and sines of the tower's rotary position embedding, each (batch or 1,
+            tokens, head size); None for a tower without.
 
     Returns:
         The output projection of the attended values, (batch, tokens, width).
     """
-    attention = layer.self_attn
-    normed = layer.layer_norm1(hidden)
-    projections = {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj}
+    heads = _heads(layer)
     # Sorted, so that the order of operations does not depend on the hash seed.
-    heads = {
-        letter: split_heads(projections[letter](normed), attention.head_dim)
-        for letter in sorted({*encoding, "v"})
-    }
-    values = heads["v"]
-    left, right = (heads[letter].float() for letter in encoding)
-    weights = (left @ right.mT * attention.scale).softmax(dim=-1).to(values.dtype)
-    return attention.out_proj((weights @ values).transpose(1, 2).flatten(2))
+    letters = "".join(sorted({*encoding, "v"}))
+    projected = dict(zip(letters, heads.project(hidden, letters, rotation), strict=True))
+    left, right = (projected[letter] for letter in encoding)
+    attended = scaled_dot_product_attention(left, right, projected["v"], scale=heads.scale)
+    return heads.output(attended)
+
+
+def _heads(layer: VisionHeads | VisionLayer) -> VisionHeads:
+    return layer if isinstance(layer, VisionHeads) else ClipHeads(layer)
 
 
 class LayerAttention:
@@ -144,24 +174,41 @@ class LayerAttention:
 
     Attributes:
         scale: Factor on the dot products of queries and keys.
+        window: How many places of the sequence a row sees, its own included; None for all before.
     """
 
-    def __init__(
-        self, layer: DecoderLayer, hidden: Tensor, rotation: tuple[Tensor, Tensor]
-    ) -> None:
+    def __init__(self, layer: DecoderLayer, hidden: Tensor, rotation: Rotation) -> None:
         """Take what the layer is given.
 
         Args:
             layer: The layer.
             hidden: Its input, (batch, length, width).
             rotation: Cosines and sines of the rotary position embedding, each (batch or 1, length,
-                head size).
+                head size); where positions have several axes, put together over these already.
         """
         self.scale = layer.self_attn.scaling
+        self.window = sliding_window(layer.self_attn)
         self._attention = layer.self_attn
         self._layer = layer
         self._hidden = hidden
         self._rotation = tuple(part.expand(hidden.shape[0], -1, -1) for part in rotation)
+
+    def with_keys(self, keys: Tensor) -> LayerAttention:
+        """Take over keys that the layer has computed already.
+
+        Args:
+            keys: Rotated keys, (batch, key-value heads, length, head size), such as the layer's
+                cache holds once it has run. A cache of another length (that of a sliding-window
+                layer, or one that an earlier turn has filled) is no use, and nothing is taken over.
+
+        Returns:
+            The same attention, which computes no keys of its own but those of `keys_rotated`.
+        """
+        if keys.shape[2] != self._hidden.shape[1]:
+            return self
+        other = copy(self)
+        other.keys = keys
+        return other
 
     def to(self, device: torch.device) -> LayerAttention:
         """Compute keys and move them, for models that are spread over several devices."""
@@ -176,7 +223,7 @@ class LayerAttention:
         """Rotated keys of all tokens, (batch, key-value heads, length, head size)."""
         return _rotate(self._key_heads, *self._rotation)
 
-    def keys_rotated(self, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def keys_rotated(self, rotation: Rotation) -> Tensor:
         """Rotate the keys of all tokens by other positions.
 
         Args:
@@ -197,7 +244,7 @@ class LayerAttention:
         Returns:
             Keys, (batch, key-value heads, count, head size).
         """
-        return self._rotated(self._attention.k_proj, places)
+        return self._rotated(self._keys_by_head, places)
 
     def queries(self, places: Tensor) -> Tensor:
         """Compute the rotated queries of some tokens.
@@ -208,21 +255,49 @@ class LayerAttention:
         Returns:
             Queries, (batch, heads, count, head size).
         """
-        return self._rotated(self._attention.q_proj, places)
+        return self._rotated(self._queries_by_head, places)
 
     @cached_property
     def _key_heads(self) -> Tensor:
-        return split_heads(self._attention.k_proj(self._normed), self._attention.head_dim)
+        return self._keys_by_head(self._layer.input_layernorm(self._hidden))
 
-    @cached_property
-    def _normed(self) -> Tensor:
-        return self._layer.input_layernorm(self._hidden)
+    def _keys_by_head(self, normed: Tensor) -> Tensor:
+        return self._by_head(self._attention.k_proj(normed), "k_norm")
 
-    def _rotated(self, projection: Projection, places: Tensor) -> Tensor:
+    def _queries_by_head(self, normed: Tensor) -> Tensor:
+        return self._by_head(self._attention.q_proj(normed), "q_norm")
+
+    def _by_head(self, states: Tensor, norm: str) -> Tensor:
+        heads = states.view(*states.shape[:-1], -1, self._attention.head_dim)
+        by_head: Projection | None = getattr(self._attention, norm, None)
+        if by_head is not None:
+            heads = by_head(heads)
+        return heads.transpose(1, 2)
+
+    def _rotated(self, by_head: Callable[[Tensor], Tensor], places: Tensor) -> Tensor:
         wanted, places = places.device, places.to(self._hidden.device)
-        chosen = projection(gather_tokens(self._normed, places))
+        # Picked before the norm, which works token by token: a few rows cost a few rows.
+        chosen = self._layer.input_layernorm(gather_tokens(self._hidden, places))
         cos, sin = (gather_tokens(part, places) for part in self._rotation)
-        return _rotate(split_heads(chosen, self._attention.head_dim), cos, sin).to(wanted)
+        return _rotate(by_head(chosen), cos, sin).to(wanted)
+
+
+def sliding_window(attention: Any) -> int | None:
+    """Find how far back an attention block of a decoder sees.
+
+    Args:
+        attention: An attention block of transformers.
+
+    Returns:
+        How many places a row sees, its own included; None for all before it.
+    """
+    if hasattr(attention, "sliding_window"):  # Qwen2 and its kin: None in layers that do not slide
+        window: int | None = attention.sliding_window
+        return window
+    if hasattr(attention, "layer_type"):  # Qwen3-VL: knows kinds of layers, and none that slides
+        return None
+    # Mistral: all layers slide, or none; Llama's configuration has no such entry.
+    return getattr(getattr(attention, "config", None), "sliding_window", None)
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -115,10 +115,15 @@ def _scores(stage: Stage, layout: Layout, reads: DecoderReads) -> Scores:
         case VisualSelfAttention(mean=mean):
             attention = reads.next
             queries = attention.queries(visual)
-            scale = attention.scale
             return Scores(
                 visual_saliency(
-                    queries, attention.keys, visual, layout.mask, scale=scale, mean=mean
+                    queries,
+                    attention.keys,
+                    visual,
+                    layout.mask,
+                    scale=attention.scale,
+                    window=attention.window,
+                    mean=mean,
                 )
             )
         case LastTokenAttention(reads=which):
@@ -148,6 +153,7 @@ def _from_rows(attention: LayerAttention, layout: Layout, rows: Tensor, weights:
         weights.float(),
         layout.mask,
         scale=attention.scale,
+        window=attention.window,
     )
 
 

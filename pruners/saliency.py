@@ -10,6 +10,10 @@ from torch import Tensor
 ROUNDING = 1e-6
 """How far above the mean a rater is at least, as a share of it: more than float32 rounds off."""
 
+QUERIES_AT_ONCE = 256
+"""Queries whose attention is held at a time. In float32, 32 heads over 3000 keys take 98 MB of it
+per sample, where all 2880 visual tokens of a LLaVA-NeXT image would take 1.1 GB."""
+
 
 def cls_saliency(query: Tensor, keys: Tensor, scale: float) -> Tensor:
     """Score patches by the attention that the CLS token pays to them, averaged over heads.
@@ -37,6 +41,7 @@ def visual_saliency(
     key_mask: Tensor | None,
     *,
     scale: float,
+    window: int | None = None,
     mean: Literal["causal", "attending-queries", "bidirectional"] = "causal",
 ) -> Tensor:
     """Score visual tokens by the attention that they receive from all visual tokens.
@@ -51,10 +56,11 @@ def visual_saliency(
         visual: Where the visual tokens are in the sequence, rising, (batch, visual).
         key_mask: True for tokens, False for padding, (batch, length); None without padding.
         scale: Factor on the dot products, ``head_size ** -0.5``.
+        window: How many places a query sees, its own included; None for all before it.
         mean: ``"causal"``: attention over all keys under the causal mask, whose zeros stay in the
             mean over queries (released code); ``"attending-queries"``: divided by the number of
             queries that can see the token instead; ``"bidirectional"``: attention over visual keys
-            only, unmasked (the paper's equation).
+            only, neither masked nor cut to a window (the paper's equation).
 
     Returns:
         Scores, float32, (batch, visual).
@@ -62,14 +68,14 @@ def visual_saliency(
     count, size = queries.shape[2:]
     if mean == "bidirectional":
         columns = visual[:, None, :, None].expand(-1, keys.shape[1], -1, size)
-        logits = _logits(queries, keys.gather(2, columns), scale)
-        return logits.softmax(dim=-1).mean(dim=(1, 2, 3))
+        return _mean_attention(queries, keys.gather(2, columns), scale)
 
-    attention = _causal_attention(queries, keys, visual, visual, key_mask, scale)
-    received = attention.sum(dim=1)
+    ones = torch.ones_like(visual, dtype=torch.float32)
+    received = _causal_attention(queries, keys, visual, ones, key_mask, scale, window)
+    received = received.gather(1, visual)
     if mean == "causal":
         return received / count
-    return received / torch.arange(count, 0, -1, device=received.device)
+    return received / _queries_that_see(visual, window)
 
 
 def row_saliency(
@@ -81,6 +87,7 @@ def row_saliency(
     key_mask: Tensor | None,
     *,
     scale: float,
+    window: int | None = None,
 ) -> Tensor:
     """Score visual tokens by the attention that some tokens of the sequence pay to them.
 
@@ -97,15 +104,16 @@ def row_saliency(
             stand for padding weigh 0.
         key_mask: True for tokens, False for padding, (batch, length); None without padding.
         scale: Factor on the dot products, ``head_size ** -0.5``.
+        window: How many places a row sees, its own included; None for all before it.
 
     Returns:
         Scores, float32, (batch, visual): causal attention over all keys, averaged over heads and
         then over rows. Where all weights are 0, so are the scores.
     """
-    received = _causal_attention(queries, keys, rows, visual, key_mask, scale)
     weights = weights.float()
+    received = _causal_attention(queries, keys, rows, weights, key_mask, scale, window)
     total = weights.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return (weights.unsqueeze(-1) * received).sum(dim=1) / total
+    return received.gather(1, visual) / total
 
 
 def rater_mask(visual: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
@@ -159,32 +167,60 @@ def patch_saliency(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     Returns:
         Scores, float32, (batch, patches). The softmax runs over all keys.
     """
-    attention = (queries.float() @ keys.float().mT * scale).softmax(dim=-1)
-    return attention[..., -queries.shape[2] :].mean(dim=(1, 2))
+    return _mean_attention(queries, keys, scale)[:, -queries.shape[2] :]
+
+
+def _mean_attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """Attention that keys receive, mean over heads and queries, (batch, keys)."""
+    heads, count = queries.shape[1:3]
+    keys = keys.float()
+    received = keys.new_zeros(keys.shape[0], keys.shape[2])
+    for some in torch.split(queries, QUERIES_AT_ONCE, dim=2):
+        received = received + _logits(some, keys, scale).softmax(dim=-1).sum(dim=(1, 2, 3))
+    return received / (heads * count)
 
 
 def _causal_attention(
     queries: Tensor,
     keys: Tensor,
     rows: Tensor,
-    visual: Tensor,
+    weights: Tensor,
     key_mask: Tensor | None,
     scale: float,
+    window: int | None,
 ) -> Tensor:
-    """Attention of some rows to the visual tokens, mean over heads, (batch, rows, visual)."""
+    """Attention that some rows pay, mean over heads, weighted sum over rows, (batch, length)."""
     positions = torch.arange(keys.shape[2], device=keys.device)
-    allowed = positions <= rows.unsqueeze(-1)  # batch x rows x length
-    if key_mask is not None:
-        # A row of padding may see no other token; with itself its softmax is at least a number.
-        allowed = allowed & key_mask[:, None, :] | (positions == rows.unsqueeze(-1))
-    logits = _logits(queries, keys, scale).masked_fill(~allowed[:, None, None], -torch.inf)
-    attention = logits.softmax(dim=-1).mean(dim=(1, 2))  # batch x rows x length
-    return attention.gather(2, visual[:, None, :].expand(-1, rows.shape[1], -1))
+    keys = keys.float()
+    received = keys.new_zeros(keys.shape[0], keys.shape[2])
+    parts = (torch.split(part, QUERIES_AT_ONCE, dim=1) for part in (rows, weights))
+    some_queries = torch.split(queries, QUERIES_AT_ONCE, dim=2)
+    for some, places, weight in zip(some_queries, *parts, strict=True):
+        places = places.unsqueeze(-1)
+        allowed = positions <= places  # batch x rows x length
+        if window is not None:
+            allowed = allowed & (positions > places - window)
+        if key_mask is not None:
+            # A row of padding may see no other token; with itself its softmax is at least a number.
+            allowed = allowed & key_mask[:, None, :] | (positions == places)
+        logits = _logits(some, keys, scale).masked_fill(~allowed[:, None, None], -torch.inf)
+        attention = logits.softmax(dim=-1).mean(dim=(1, 2))  # batch x rows x length
+        received = received + (weight.unsqueeze(-1) * attention).sum(dim=1)
+    return received
+
+
+def _queries_that_see(visual: Tensor, window: int | None) -> Tensor:
+    """Count the visual queries that can see each visual token, (batch or 1, visual)."""
+    count = visual.shape[1]
+    if window is None:
+        return torch.arange(count, 0, -1, device=visual.device).unsqueeze(0)
+    behind = visual.unsqueeze(1) - visual.unsqueeze(2)  # batch x token x query
+    return ((behind >= 0) & (behind < window)).sum(dim=-1)
 
 
 def _logits(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Scaled dot products, float32, (batch, key-value heads, heads of each, rows, keys)."""
+    """Scaled products with float32 keys, (batch, key-value heads, heads of each, rows, keys)."""
     batch, heads, count, size = queries.shape
     groups = keys.shape[1]
     queries = queries.float().reshape(batch, groups, heads // groups, count, size)
-    return queries @ keys.float().unsqueeze(2).mT * scale
+    return queries @ keys.unsqueeze(2).mT * scale

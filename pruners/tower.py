@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from pruners.adapters import ModelAdapter
-from pruners.attention_rows import VisionAttention, split_heads
 from pruners.counting import grid_tokens
 from pruners.downsampling import image_grid, nearest_patches, resize_images
 from pruners.errors import InputError, ScheduleMismatchError
@@ -20,6 +19,7 @@ from pruners.sequence import Selection
 from pruners.stages import Stage
 from pruners.tower_counts import feature_index, tower_tokens
 from pruners.tower_patches import FlowingPatches, MergingPatches, ResizedPatches, TowerPatches
+from pruners.vision_attention import VisionAttention, split_heads
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
