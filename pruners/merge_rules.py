@@ -22,7 +22,7 @@ from pruners.merging import (
     average_by_size,
     average_clusters,
     merge_into_references,
-    reference_indices,
+    strided_references,
     weigh_by_similarity,
 )
 from pruners.selection import gather_tokens, remaining_tokens
@@ -76,7 +76,7 @@ def merge_dropped(
         case NearestReference(combine=combine):
             compared = gather_tokens(keys(), dropped)
             made = merge_into_references(candidates, compared, contextual, combine)
-            references = dropped[:, list(reference_indices(dropped.shape[1], contextual))]
+            references, _ = strided_references(dropped, contextual)
         case DensityPeaks(recycled=recycled):
             made, centres = recycle_tokens(
                 candidates, scores.gather(1, dropped), contextual, recycled

@@ -11,18 +11,22 @@ from torch.nn.functional import normalize
 from pruners.selection import gather_tokens
 
 
-def reference_indices(tokens: int, count: int) -> range:
-    """Place references at a uniform stride, as VisionDrop's and VisionZip's released code does.
+def strided_references(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Split off references at a uniform stride, as VisionDrop's and VisionZip's released code does.
 
     Args:
-        tokens: Tokens that references are taken from.
+        values: Values of the tokens that references are taken from, (batch, tokens, ...).
         count: References, from 1 to `tokens`.
 
     Returns:
-        The first `count` multiples of ``tokens // count``.
+        Values of the references, which are at the first `count` multiples of ``tokens // count``,
+        (batch, count, ...), and of all others in order, (batch, tokens - count, ...).
     """
-    step = tokens // count
-    return range(0, count * step, step)
+    batch, total, *rest = values.shape
+    stride = total // count
+    strides = values[:, : count * stride].reshape(batch, count, stride, *rest)
+    others = [strides[:, :, 1:].flatten(1, 2), values[:, count * stride :]]
+    return strides[:, :, 0], torch.cat(others, dim=1)
 
 
 def merge_into_references(
@@ -41,15 +45,13 @@ def merge_into_references(
             of the reference and its tokens (paper). A reference that none joins stays as it is.
 
     Returns:
-        Contextual tokens, (batch, count, width).
+        Contextual tokens, (batch, count, width); see `strided_references` for where they are.
     """
-    total = tokens.shape[1]
-    references = list(reference_indices(total, count))
-    others = sorted(set(range(total)) - set(references))
-    keys = normalize(keys.float(), dim=-1)
-    joined = (keys[:, others] @ keys[:, references].mT).argmax(dim=-1)  # batch x others
-    sums, sizes = sum_by_group(tokens[:, others], joined, count)
-    centres = tokens[:, references].float()
+    reference_keys, other_keys = strided_references(normalize(keys.float(), dim=-1), count)
+    references, others = strided_references(tokens, count)
+    joined = (other_keys @ reference_keys.mT).argmax(dim=-1)  # batch x others
+    sums, sizes = sum_by_group(others, joined, count)
+    centres = references.float()
     if combine == "sum":
         merged = centres + sums / sizes.clamp(min=1)
     else:

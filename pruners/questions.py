@@ -26,11 +26,14 @@ class PromptReader:
         self._name = name
         self._image_token_id = image_token_id
 
-    def read(self, input_ids: Tensor, text: Literal["question", "prompt"]) -> list[str]:
+    def read(
+        self, input_ids: Tensor | Sequence[Sequence[int]], text: Literal["question", "prompt"]
+    ) -> list[str]:
         """Read the text of each prompt.
 
         Args:
-            input_ids: Token ids, (batch, length).
+            input_ids: Token ids, (batch, length): a tensor, for which the host waits, or a list for
+                each sample.
             text: ``"question"``: what stands between the image and the generation prompt (the
                 chat template's, or ``ASSISTANT:``), or, if that is empty, the prompt;
                 ``"prompt"``: all that stands before the generation prompt. The answer is never
@@ -44,7 +47,8 @@ class PromptReader:
         """
         tokenizer = self._tokenizer()
         ending = self._generation_prompt()
-        return [self._read_one(tokenizer, ids, ending, text) for ids in input_ids.tolist()]
+        rows = input_ids.tolist() if isinstance(input_ids, Tensor) else input_ids
+        return [self._read_one(tokenizer, ids, ending, text) for ids in rows]
 
     def _read_one(
         self, tokenizer: Any, ids: Sequence[int], ending: str, text: Literal["question", "prompt"]

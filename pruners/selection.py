@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from pruners.transfer import send
+
 
 def top_tokens(scores: Tensor, count: int) -> Tensor:
     """Choose the tokens with the highest scores.
@@ -65,7 +67,7 @@ def random_scores(tokens: int, seed: int, device: torch.device | str) -> Tensor:
         The numbers from 0 to `tokens` - 1 in random order, float32, (tokens,).
     """
     generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(tokens, generator=generator).float().to(device)
+    return send(torch.randperm(tokens, generator=generator).float(), torch.device(device))
 
 
 def remaining_tokens(chosen: Tensor, tokens: int) -> Tensor:

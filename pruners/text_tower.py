@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 from pruners.errors import ModelError
+from pruners.transfer import send_together
 
 
 @dataclass(frozen=True)
@@ -137,18 +138,19 @@ class TextTower:
         if not questions:
             raise ModelError("no questions were given; pass one text per sample")
         chunks = [self._chunks(question) for question in questions]
-        tokens, lengths = self._embed([chunk for parts in chunks for chunk in parts])
-        parts = list(zip(tokens, lengths, strict=True))
-        joined, ends = [], []
-        for question in chunks:
-            own, parts = parts[: len(question)], parts[len(question) :]
-            joined.append(torch.cat([embedded[:length] for embedded, length in own]))
-            end = torch.stack([embedded[length - 1] for embedded, length in own]).mean(dim=0)
-            ends.append(normalize(end, dim=-1))
-        padded = nn.utils.rnn.pad_sequence(joined, batch_first=True)
-        counts = torch.tensor([len(question) for question in joined], device=padded.device)
-        mask = torch.arange(padded.shape[1], device=padded.device) < counts.unsqueeze(-1)
-        return QuestionOutputs(padded, mask, torch.stack(ends))
+        plan = _ReadingPlan.of(chunks)
+        ids, order, ends, owners = send_together(
+            [plan.input_ids, plan.order, plan.ends, plan.owners], self._device
+        )
+        # The text model is causal, so what pads on the right is never read. A mask would make it
+        # wait for the device, to see whether there is padding.
+        hidden = self._text_model(input_ids=ids).last_hidden_state
+        embedded = normalize(self._text_projection(hidden), dim=-1).flatten(0, 1)
+        mask = order >= 0
+        tokens = embedded[order.clamp(min=0)] * mask.unsqueeze(-1)
+        sums = embedded.new_zeros(len(chunks), embedded.shape[-1])
+        question = normalize(sums.index_add(0, owners, embedded[ends]), dim=-1)
+        return QuestionOutputs(tokens, mask, question)
 
     @property
     def _parts(self) -> tuple[nn.Module, ...]:
@@ -165,13 +167,44 @@ class TextTower:
             [start, *content[first : first + size], end] for first in range(0, len(content), size)
         ]
 
-    def _embed(self, chunks: list[list[int]]) -> tuple[Tensor, list[int]]:
-        """Embed token ids: normalised embeddings (chunks, length, width), and the lengths."""
-        device = self._text_projection.weight.device
-        lengths = [len(chunk) for chunk in chunks]
-        rows = [torch.tensor(chunk) for chunk in chunks]
-        # The text model is causal, so what pads on the right is never read.
-        input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-        mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(-1)
-        hidden = self._text_model(input_ids=input_ids, attention_mask=mask.long().to(device))
-        return normalize(self._text_projection(hidden.last_hidden_state), dim=-1), lengths
+    @property
+    def _device(self) -> torch.device:
+        return next(self._text_projection.parameters()).device
+
+
+@dataclass(frozen=True)
+class _ReadingPlan:
+    """Chunks of questions as rows of the text model, and where to read the questions in its output.
+
+    Attributes:
+        input_ids: Token ids, padded on the right, (chunks, length).
+        order: Places of each question's tokens in the flattened rows, -1 for padding, (questions,
+            text).
+        ends: Places of the chunks' end-of-text tokens, (chunks,).
+        owners: Which question each chunk belongs to, (chunks,).
+    """
+
+    input_ids: Tensor
+    order: Tensor
+    ends: Tensor
+    owners: Tensor
+
+    @classmethod
+    def of(cls, questions: Sequence[Sequence[Sequence[int]]]) -> _ReadingPlan:
+        """Plan for the chunks of each question."""
+        rows = [chunk for chunks in questions for chunk in chunks]
+        length = max(len(row) for row in rows)
+        starts = iter(range(0, len(rows) * length, length))
+        order, ends = [], []
+        for chunks in questions:
+            spans = [range(start := next(starts), start + len(chunk)) for chunk in chunks]
+            order.append([place for span in spans for place in span])
+            ends += [span[-1] for span in spans]
+        owners = [number for number, chunks in enumerate(questions) for _ in chunks]
+        return cls(_padded(rows, 0), _padded(order, -1), torch.tensor(ends), torch.tensor(owners))
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Put rows of different lengths into one tensor, (rows, longest)."""
+    tensors = [torch.tensor(row) for row in rows]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -42,19 +41,28 @@ def top_tokens_of_windows(
             "them at layer 0 of a model with square images"
         )
     windows = min(windows, side)
-    cells = [place * windows // side for place in range(side)]
-    window_of = [row * windows + column for row in cells for column in cells]
     quota = int(share * count) // windows**2
+    # Rows, and columns alike, of patches in each row of windows.
+    sizes = [
+        _first(place + 1, side, windows) - _first(place, side, windows) for place in range(windows)
+    ]
+    taken = sum(min(quota, rows * columns) for rows in sizes for columns in sizes)
 
     # Sorted by score and then, stably, by window: windows one after the other, each best first.
+    cell = torch.arange(side, device=local.device) * windows // side
+    window_of = (cell.unsqueeze(1) * windows + cell).flatten()  # patches
     by_score = local.argsort(dim=-1, descending=True, stable=True)
-    window = torch.tensor(window_of, device=local.device)[by_score]
-    by_window = by_score.gather(-1, window.argsort(dim=-1, stable=True))
-    sizes = [len(list(group)) for _, group in groupby(sorted(window_of))]
-    places = [
-        end - size + place
-        for size, end in zip(sizes, accumulate(sizes), strict=True)
-        for place in range(min(quota, size))
-    ]
+    by_window = by_score.gather(-1, window_of[by_score].argsort(dim=-1, stable=True))
+    in_order = window_of.sort().values
+    place_in_window = torch.arange(patches, device=local.device) - torch.searchsorted(
+        in_order, in_order
+    )
+    # Places of the best of all windows come first, which are as many whatever the scores.
+    places = (place_in_window >= quota).to(torch.uint8).argsort(stable=True)[:taken]
     chosen = by_window[:, places]
-    return add_top_tokens(chosen, scores, count - len(places))
+    return add_top_tokens(chosen, scores, count - taken)
+
+
+def _first(window: int, side: int, windows: int) -> int:
+    """Return the first row of patches in a row of windows."""
+    return -(-window * side // windows)

@@ -14,7 +14,7 @@ from pruners.merging import (
     average_by_size,
     average_clusters,
     merge_into_references,
-    reference_indices,
+    strided_references,
     weigh_by_similarity,
 )
 
@@ -30,8 +30,22 @@ def nearest(key: Tensor, centres: list[Tensor]) -> int:
 
 def test_references_are_the_first_multiples_of_the_stride() -> None:
     # VisionDrop's released 32-token setting: 535 patches are left beside 41 kept ones.
-    assert list(reference_indices(535, 6)) == [0, 89, 178, 267, 356, 445]
-    assert list(reference_indices(5, 3)) == [0, 1, 2]
+    references, others = strided_references(torch.arange(535)[None], 6)
+    assert references[0].tolist() == [0, 89, 178, 267, 356, 445]
+    assert others[0].tolist() == sorted(set(range(535)) - {0, 89, 178, 267, 356, 445})
+    references, others = strided_references(torch.arange(5)[None], 3)
+    assert references[0].tolist() == [0, 1, 2]
+    assert others[0].tolist() == [3, 4]
+
+
+@given(total=st.integers(1, 12), data=st.data())
+def test_every_token_is_a_reference_or_another(total: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, total))
+    tokens = torch.arange(2 * total * 3).view(2, total, 3)
+    references, others = strided_references(tokens, count)
+    wanted = [place * (total // count) for place in range(count)]
+    assert torch.equal(references, tokens[:, wanted])
+    assert torch.equal(others, tokens[:, [place for place in range(total) if place not in wanted]])
 
 
 @given(
