@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pruners.errors import UnsupportedModelError
-
-SUPPORTED_FAMILIES = ("llava",)
-"""Hugging Face `model_type` values that `Shape.from_config` reads."""
 
 PAPER_TEXT_TOKENS = 63
 """Prompt length of the published figures: Vicuna's 35-token prefix and a 28-token question.
@@ -18,29 +16,19 @@ PAPER_TEXT_TOKENS = 63
 It is the length at which the cost formula gives back VisionDrop's reported 9.06 and 46.25 TFLOPs.
 """
 
+Family = Literal[
+    "llava",
+    "llava_next",
+    "llava_onevision",
+    "video_llava",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "internvl",
+]
+"""Model families, by their Hugging Face `model_type`."""
 
-# config.json files leave out what equals the default of transformers' configuration classes.
-_DECODER_DEFAULTS = {
-    "llama": {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-    },
-}
-_VISION_DEFAULTS = {
-    "clip_vision_model": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "projection_dim": 512,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "num_channels": 3,
-        "image_size": 224,
-        "patch_size": 32,
-    },
-}
+SUPPORTED_FAMILIES: tuple[Family, ...] = get_args(Family)
+"""Hugging Face `model_type` values that `Shape.from_config` reads."""
 
 
 class VisionShape(BaseModel):
@@ -57,6 +45,14 @@ class VisionShape(BaseModel):
         class_token: Whether a CLS token precedes the patches.
         feature_layer: Index into the tower's hidden states whose tokens reach the projector.
         projection_size: Width of the space shared with the paired text tower.
+        grid: Rows and columns of patches of a tile; None for a square.
+        frames_per_patch: Frames that a patch spans; Qwen's towers embed two at a time.
+        gated: Whether the feed-forward layers are gated (three matrices instead of two).
+        windowed_layers: Layers in which patches attend within windows only (Qwen2.5-VL).
+        window_patches: Side of these windows, in patches; 0 without windowed layers.
+        merge_size: Side of the square of patches that becomes one visual token.
+        pooling_head: Whether the tower also runs its head over a pooled token, which no visual
+            token comes from (SigLIP checkpoints that were saved with it).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +67,19 @@ class VisionShape(BaseModel):
     class_token: bool = True
     feature_layer: int = -2
     projection_size: int = Field(default=768, gt=0)
+    grid: tuple[int, int] | None = None
+    frames_per_patch: int = Field(default=1, gt=0)
+    gated: bool = False
+    windowed_layers: int = Field(default=0, ge=0)
+    window_patches: int = Field(default=0, ge=0)
+    merge_size: int = Field(default=1, gt=0)
+    pooling_head: bool = False
+
+    @property
+    def rows_and_columns(self) -> tuple[int, int]:
+        """The grid of patches of a tile."""
+        side = math.isqrt(self.patches)
+        return self.grid or (side, side)
 
 
 class TextTowerShape(BaseModel):
@@ -107,13 +116,24 @@ class Shape(BaseModel):
         key_value_heads: Key and value heads per layer; fewer with grouped-query attention.
         head_size: Width of a head.
         vocabulary_size: Rows of the output head.
-        visual_tokens: Image-derived positions of the dense model over all tiles (N).
-        newline_tokens: Separator positions between rows of tiles; never pruned.
-        text_tokens: Prompt length beside the image, in tokens.
-        tiles: Images that the vision tower sees per sample.
+        visual_tokens: Image-derived positions of the dense model over all tiles (N), separators
+            left out.
+        newline_tokens: Separator positions, such as those between rows of tiles, or the CLS tokens
+            of video frames; never pruned.
+        text_tokens: Prompt length beside the image, in tokens; marks around images are text.
+        tiles: Images, parts of images or frames that go through the vision tower per sample, each
+            on its own.
         dtype_bytes: Bytes per element of the key-value cache.
         vision: Sizes of the vision tower.
         text_tower: Sizes of the paired text tower, or None when there is none.
+        family: Hugging Face `model_type` of the model.
+        tile_tokens: Prunable visual tokens of each tile, where they differ (an image that does not
+            fill its grid of tiles); empty where all tiles have equally many.
+        projector_tokens: Tokens that the projector makes, where that is not `visual_tokens`: parts
+            of tiles that are padding, or what a video's frames have before they are pooled.
+        projector_hidden_size: Width between the projector's two matrices; None for the decoder's.
+        deepstack_mergers: Projectors beside the main one that take features of earlier vision
+            layers to the first decoder layers (Qwen3-VL).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -134,6 +154,39 @@ class Shape(BaseModel):
     vision: VisionShape
     text_tower: TextTowerShape | None = None
 
+    family: Family = "llava"
+    tile_tokens: tuple[int, ...] = ()
+    projector_tokens: int | None = Field(default=None, gt=0)
+    projector_hidden_size: int | None = Field(default=None, gt=0)
+    deepstack_mergers: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_tile_tokens(self) -> Self:
+        if not self.tile_tokens:
+            return self
+        found = len(self.tile_tokens), sum(self.tile_tokens)
+        if found != (self.tiles, self.visual_tokens):
+            raise ValueError(
+                f"tile_tokens names {found[0]} tiles of {found[1]} tokens together; expected "
+                f"{self.tiles} tiles of {self.visual_tokens}"
+            )
+        return self
+
+    @property
+    def prunes_before_projector(self) -> bool:
+        """Whether the projector sees only the tokens that a stage at layer 0 keeps.
+
+        So it is in LLaVA-1.5. Other families arrange, merge or pool tokens in or behind the
+        projector, which therefore sees all of them.
+        """
+        return self.family == "llava"
+
+    @property
+    def tokens_per_tile(self) -> tuple[int, ...]:
+        """Prunable visual tokens of each tile."""
+        share, remainder = divmod(self.visual_tokens, self.tiles)
+        return self.tile_tokens or tuple(share + (n < remainder) for n in range(self.tiles))
+
     @classmethod
     def from_config(
         cls,
@@ -142,8 +195,12 @@ class Shape(BaseModel):
         name: str | None = None,
         text_tokens: int = PAPER_TEXT_TOKENS,
         text_tower: TextTowerShape | None = None,
+        image_size: tuple[int, int] | None = None,
+        images: int = 1,
+        frames: int | None = None,
+        tiles: int | None = None,
     ) -> Shape:
-        """Read the shape off a Hugging Face configuration.
+        """Read the shape off a Hugging Face configuration, for one kind of input.
 
         Args:
             config: A configuration object (anything with ``to_dict``), or the dictionary that its
@@ -151,14 +208,24 @@ class Shape(BaseModel):
             name: Name of the shape; by default the configuration's own path, or its family.
             text_tokens: Prompt length beside the image, in tokens.
             text_tower: Sizes of the paired text tower, which the configuration does not know.
+            image_size: Height and width of each image or frame, in pixels, as it is given to the
+                family's processor. By default a square: for LLaVA-NeXT and LLaVA-OneVision one of
+                2 x 2 tiles, for Qwen one of 576 tokens; other families resize to their tower's.
+                Sizes that Qwen's processor would enlarge or shrink must be given as it makes them.
+            images: Images per sample.
+            frames: Frames of one video, which then takes the images' place.
+            tiles: Tiles that the processor cuts each image into, thumbnail included; InternVL's
+                alone. 1 by default.
 
         Returns:
             The shape, priced in bytes of the configuration's dtype (2 bytes when it names none).
 
         Raises:
-            UnsupportedModelError: The family is not one of `SUPPORTED_FAMILIES`, or a size that
-                decides the cost is missing.
+            UnsupportedModelError: The family is not one of `SUPPORTED_FAMILIES`, a size that
+                decides the cost is missing, or the family has no such input.
         """
+        from pruners.shape_families import Inputs, read_shape  # they make shapes themselves
+
         values = config.to_dict() if hasattr(config, "to_dict") else config
         if not isinstance(values, Mapping):
             raise UnsupportedModelError(
@@ -171,69 +238,22 @@ class Shape(BaseModel):
                 f"model_type is {family!r}; supported: {', '.join(SUPPORTED_FAMILIES)}. "
                 "See CONTRIBUTING.md for how to add a family"
             )
-        tower = (values.get("vision_config") or {}).get("model_type")
-        if tower is not None and tower not in _VISION_DEFAULTS:
-            raise UnsupportedModelError(
-                f"the vision tower's model_type is {tower!r}; shapes are read of models with one "
-                f"of: {', '.join(_VISION_DEFAULTS)}. Schedules without a shape can be applied"
-            )
         path = getattr(config, "_name_or_path", "") or values.get("_name_or_path")
+        inputs = Inputs(image_size=image_size, images=images, frames=frames, tiles=tiles)
         try:
-            return _llava_shape(
-                values, name=name or path or family, text_tokens=text_tokens, text_tower=text_tower
-            )
+            shape = read_shape(values, inputs)
         except (KeyError, TypeError, ValidationError) as error:
             raise UnsupportedModelError(
                 f"the {family} configuration does not name all sizes that decide its cost: "
                 f"{error} is missing or wrong; pass a loaded model's config, which names them all"
             ) from error
-
-
-def _with_defaults(
-    part: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    return {**defaults.get(part["model_type"], {}), **part}
-
-
-def _llava_shape(
-    values: Mapping[str, Any],
-    *,
-    name: str,
-    text_tokens: int,
-    text_tower: TextTowerShape | None,
-) -> Shape:
-    decoder = _with_defaults(values["text_config"], _DECODER_DEFAULTS)
-    vision = _with_defaults(values["vision_config"], _VISION_DEFAULTS)
-    heads = decoder["num_attention_heads"]
-    patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    # Files written before transformers 5 call it torch_dtype.
-    dtypes = (part.get(key) for part in (decoder, values) for key in ("dtype", "torch_dtype"))
-    dtype = str(next(filter(None, dtypes), "float16"))
-    return Shape(
-        name=name,
-        decoder_layers=decoder["num_hidden_layers"],
-        hidden_size=decoder["hidden_size"],
-        intermediate_size=decoder["intermediate_size"],
-        attention_heads=heads,
-        key_value_heads=decoder.get("num_key_value_heads") or heads,
-        head_size=decoder.get("head_dim") or decoder["hidden_size"] // heads,
-        vocabulary_size=decoder["vocab_size"],
-        visual_tokens=patches,
-        text_tokens=text_tokens,
-        dtype_bytes=4 if "float32" in dtype else 2,
-        vision=VisionShape(
-            layers=vision["num_hidden_layers"],
-            hidden_size=vision["hidden_size"],
-            intermediate_size=vision["intermediate_size"],
-            attention_heads=vision["num_attention_heads"],
-            patches=patches,
-            patch_size=vision["patch_size"],
-            channels=vision["num_channels"],
-            feature_layer=values.get("vision_feature_layer", -2),
-            projection_size=vision["projection_dim"],
-        ),
-        text_tower=text_tower,
-    )
+        return shape.model_copy(
+            update={
+                "name": name or path or family,
+                "text_tokens": text_tokens,
+                "text_tower": text_tower,
+            }
+        )
 
 
 LLAVA_1_5_7B = Shape(

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, Qwen2Config, SiglipVisionConfig
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    PixtralVisionConfig,
+    Qwen2Config,
+)
 
 from pruners.errors import UnsupportedModelError
 from pruners.shape import LLAVA_1_5_7B, Shape
@@ -68,14 +74,14 @@ def test_another_family_is_refused_by_name() -> None:
 
 
 def test_another_vision_tower_is_refused_by_name() -> None:
-    config = LlavaConfig(text_config=LlamaConfig(), vision_config=SiglipVisionConfig())
-    with pytest.raises(UnsupportedModelError, match=r"'siglip_vision_model'; .* clip_vision_model"):
+    config = LlavaConfig(text_config=LlamaConfig(), vision_config=PixtralVisionConfig())
+    with pytest.raises(UnsupportedModelError, match=r"'pixtral'; .* clip_vision_model"):
         Shape.from_config(config)
 
 
 def test_missing_sizes_are_named() -> None:
     values = llava_7b_config().to_dict()
-    values["text_config"] = {"model_type": "mistral"}
+    values["text_config"] = {"model_type": "phi3"}
     with pytest.raises(UnsupportedModelError, match="num_attention_heads"):
         Shape.from_config(values)
 
