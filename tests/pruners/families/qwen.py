@@ -6,6 +6,7 @@ and the tiny models of both have it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,27 @@ def build_qwen3_vl(folder: Path) -> TinyModel:
         tie_word_embeddings=False,
         **TOKENS,
     )
-    return _build(folder, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, config)
+    return _build(
+        folder, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, config, _sharpen_attention
+    )
 
 
-def _build(folder: Path, model_class: Any, processor_class: Any, config: Any) -> TinyModel:
+def _sharpen_attention(model: Any) -> None:
+    """Lengthen queries: their norms would undo whatever the weights before them are."""
+    for layer in model.model.language_model.layers:
+        layer.self_attn.q_norm.weight.data *= 2
+
+
+def _build(
+    folder: Path,
+    model_class: Any,
+    processor_class: Any,
+    config: Any,
+    adjust: Callable[[Any], None] = lambda model: None,
+) -> TinyModel:
     # These towers are not CLIP's, so this CLIP checkpoint is an external one.
     parts.save_clip(folder / "clip", parts.clip_vision_config(20, PATCH))
-    load = parts.loader(model_class, config, sorted(TOKENS.values()))
+    load = parts.loader(model_class, config, sorted(TOKENS.values()), adjust)
     patches = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2}
     video_class = parts.video_processor_class("qwen3_vl", "Qwen3VLVideoProcessor")
     processor_class = parts.accepting_video(processor_class)
