@@ -70,7 +70,8 @@ def tokens_to_drop(
 
     ``round((n - T) / sqrt(layers left) * (1 - (H / log n)²))`` with n patches, target T and
     entropy H of the relation: uniform attention drops nothing, attention to one patch the most.
-    The released code takes the highest rate of the batch; here a batch equals its samples.
+    The released code takes the highest rate of the batch; here a batch equals its samples. The host
+    waits for the entropies, unless the count is forced.
 
     Args:
         relation: Attention of the CLS token, adding up to 1 over patches, (batch, patches).

@@ -25,6 +25,7 @@ class PromptReader:
         self._processor = processor
         self._name = name
         self._image_token_id = image_token_id
+        self._ending: str | None = None
 
     def read(
         self, input_ids: Tensor | Sequence[Sequence[int]], text: Literal["question", "prompt"]
@@ -46,7 +47,9 @@ class PromptReader:
             InputError: No processor was given, and none can be loaded.
         """
         tokenizer = self._tokenizer()
-        ending = self._generation_prompt()
+        if self._ending is None:
+            self._ending = self._generation_prompt()
+        ending = self._ending
         rows = input_ids.tolist() if isinstance(input_ids, Tensor) else input_ids
         return [self._read_one(tokenizer, ids, ending, text) for ids in rows]
 

@@ -13,6 +13,7 @@ from pruners.flow import accumulate_flow, layer_flow, tokens_to_drop
 from pruners.matching import match_tokens, merge_matched
 from pruners.selection import gather_tokens
 from pruners.tower_counts import flow_layers, matching_rounds, merged_per_layer
+from pruners.transfer import send
 
 
 class TowerPatches(ABC):
@@ -60,6 +61,8 @@ class FlowingPatches(TowerPatches):
     """FlowCut: patches are dropped after every second layer, each sample at its own rate.
 
     Samples with fewer patches than the longest are padded at the end; attention leaves padding out.
+    How many leave is for attention to say, so the host reads it once per layer that drops: without,
+    it could not know how long the sequence is. No other scorer makes the host wait.
     """
 
     projections = ("q_proj", "k_proj", "v_proj")
@@ -108,7 +111,7 @@ class FlowingPatches(TowerPatches):
         if not any(dropped):
             return None
         self._counts = [now - gone for now, gone in zip(self._counts, dropped, strict=True)]
-        counts = torch.tensor(self._counts, device=score.device).unsqueeze(-1)
+        counts = send(torch.tensor(self._counts), score.device).unsqueeze(-1)
         if self._present is not None:
             score = score.masked_fill(~self._present, -torch.inf)
         places = torch.arange(score.shape[1], device=score.device)

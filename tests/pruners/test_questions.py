@@ -48,6 +48,27 @@ def test_the_question_stands_between_image_and_answer(
     assert read(tiny, prompt) == question
 
 
+def test_ids_on_the_host_are_read_alike(tiny: Any) -> None:
+    prompts = ["USER: <image> w1 w2 ASSISTANT:", "USER: <image> w3 ASSISTANT: w4"]
+    ids = [tiny.tokenizer(prompt)["input_ids"] for prompt in prompts]
+    assert PromptReader(tiny.tokenizer, "unused", IMAGE).read(ids, "question") == ["w1 w2", "w3"]
+
+
+def test_the_template_is_asked_once(tiny: Any) -> None:
+    class Counting(TemplatedProcessor):
+        calls = 0
+
+        def apply_chat_template(self, messages: Any, add_generation_prompt: bool) -> str:
+            self.calls += 1
+            return super().apply_chat_template(messages, add_generation_prompt)
+
+    processor = Counting(tiny.tokenizer)
+    reader = PromptReader(processor, "unused", IMAGE)
+    ids = [tiny.tokenizer("USER: <image> w1 w30 w31 w2")["input_ids"]]
+    assert [reader.read(ids, "question") for _ in range(2)] == [["w1"], ["w1"]]
+    assert processor.calls == 2  # with the generation prompt and without
+
+
 def test_the_whole_prompt_can_be_read(tiny: Any) -> None:
     prompt = "USER: <image> w1 w2 ASSISTANT: w3"
     assert read(tiny, prompt, "prompt") == "USER: w1 w2"
