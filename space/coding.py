@@ -154,7 +154,8 @@ class SearchSpace:
                 "space has stages at the tower's output and in the decoder only; compare with such "
                 "a schedule, but do not encode it"
             )
-        alive = {count.layer: count.alive for count in schedule.counts(self.shape.visual_tokens)}
+        counts = schedule.counts(self.shape.visual_tokens, self.shape.tokens_per_tile)
+        alive = {count.layer: count.alive for count in counts}
         first = alive[0] if encoder else self.shape.visual_tokens
         placed = self._nearest_places(
             first, {layer: _Place(alive[layer], stage) for layer, stage in stages.items()}

@@ -25,7 +25,8 @@ from pruners.shape import Shape
 from pruners.stages import Stage
 from space.budgets import Budget
 from space.flops import CostModel
-from space.working import WorkingStage
+from space.tiles import chooses_by_tile, contextual_by_tile, level_above, level_within
+from space.working import WorkingStage, working_stages
 
 Positions = Literal["compact", "original"]
 
@@ -117,16 +118,10 @@ def fit(
         if solver.mean_tokens(again) <= solver.mean_tokens(kept):
             break
         kept = again
-    dense_tokens = model.shape.visual_tokens
-    return Schedule(
-        stages=tuple(
-            each.plan.stage.model_copy(update={"retention": each.alive / dense_tokens})
-            for each in kept
-        ),
-        positions=positions,
-        shape=model.shape,
-        cost=model.price(solver.stages(kept), dense_tflops=model.tflops(())),
-    )
+    schedule = Schedule(stages=solver.schedule_stages(kept), positions=positions, shape=model.shape)
+    working = working_stages(schedule, model.shape)
+    cost = model.price(working, dense_tflops=model.tflops(()))
+    return schedule.model_copy(update={"cost": cost})
 
 
 def _plans_of_kept(first: StagePlan, kept: Sequence[_Kept], shape: Shape) -> list[StagePlan]:
@@ -162,14 +157,41 @@ class _Solver:
 
     def stages(self, kept: Sequence[_Kept]) -> list[WorkingStage]:
         """Return stages for pricing, all of which are charged for scoring."""
-        return [
-            WorkingStage(
-                each.plan.stage,
-                each.alive,
-                contextual_tokens(each.plan.stage.contextual, each.alive),
-            )
-            for each in kept
-        ]
+        return [WorkingStage(each.plan.stage, each.alive, self._contextual(each)) for each in kept]
+
+    def schedule_stages(self, kept: Sequence[_Kept]) -> tuple[Stage, ...]:
+        """Return the stages of a schedule that keeps so many tokens."""
+        stages: list[Stage] = []
+        retention = 1.0
+        for each in kept:
+            # Whole tokens of unequal tiles may lie above the share that they are rounded from.
+            retention = min(self._retention(each), retention)
+            stages.append(each.plan.stage.model_copy(update={"retention": retention}))
+        return tuple(stages)
+
+    def _retention(self, each: _Kept) -> float:
+        if chooses_by_tile(each.plan.stage, self._model.shape):
+            return level_within(each.alive, self._model.shape).retention
+        return each.alive / self._dense_tokens
+
+    def _contextual(self, each: _Kept) -> int:
+        stage = each.plan.stage
+        if chooses_by_tile(stage, self._model.shape):
+            return contextual_by_tile(stage, self._retention(each), self._model.shape)
+        return contextual_tokens(stage.contextual, each.alive)
+
+    def _whole_tokens(self, plan: StagePlan, tokens: float) -> int:
+        """Round tokens to a number that a plan can keep, in each tile where it chooses by tile."""
+        alive = plan.whole_tokens(tokens)
+        if chooses_by_tile(plan.stage, self._model.shape):
+            return level_within(alive, self._model.shape).alive
+        return alive
+
+    def _more_tokens(self, kept: _Kept) -> int:
+        """Return the next number of tokens that a plan can keep."""
+        if chooses_by_tile(kept.plan.stage, self._model.shape):
+            return level_above(kept.alive, self._model.shape).alive
+        return kept.plan.more_tokens(kept.alive)
 
     def mean_tokens(self, kept: Sequence[_Kept]) -> float:
         """Return the visual tokens alive, averaged over decoder layers."""
@@ -214,7 +236,7 @@ class _Solver:
         for plan in active[pivot:]:
             if kept:
                 tokens *= plan.ratio
-            kept.append(_Kept(plan, plan.whole_tokens(tokens), tokens))
+            kept.append(_Kept(plan, self._whole_tokens(plan, tokens), tokens))
         return kept
 
     def _top_up(self, kept: list[_Kept]) -> list[_Kept]:
@@ -225,11 +247,13 @@ class _Solver:
         while True:
             by_share = sorted(
                 range(len(kept)),
-                key=lambda index: _more_tokens(kept[index]) / max(kept[index].wanted, _PRECISION),
+                key=lambda index: (
+                    self._more_tokens(kept[index]) / max(kept[index].wanted, _PRECISION)
+                ),
             )
             for index in by_share:
                 more = list(kept)
-                larger = _more_tokens(kept[index])
+                larger = self._more_tokens(kept[index])
                 more[index] = replace(kept[index], alive=larger)
                 before = kept[index - 1].alive if index else self._dense_tokens
                 if larger >= before:
@@ -247,10 +271,6 @@ class _Solver:
             f"the budget of {self._budget} is below {spelled}, what this schedule costs at its "
             "fewest tokens; choose a larger budget, or earlier boundaries"
         )
-
-
-def _more_tokens(kept: _Kept) -> int:
-    return kept.plan.more_tokens(kept.alive)
 
 
 def _first_repeat(kept: Sequence[_Kept]) -> int | None:

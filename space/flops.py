@@ -26,7 +26,12 @@ from space.scoring import decoder_scoring_flops, rater_choice_flops
 from space.selecting import selecting_flops
 from space.supported import check_supported
 from space.tower_reads import Read, comparison_flops, read_question, tower_reads
-from space.towers import pruned_tower_flops, text_tower_flops, vision_tower_flops
+from space.towers import (
+    projector_flops_per_token,
+    pruned_tower_flops,
+    text_tower_flops,
+    vision_tower_flops,
+)
 from space.working import WorkingStage, working_stages
 
 Convention = Literal["total", "llm-macs"]
@@ -43,7 +48,7 @@ class CostBreakdown:
         vision_tower: All layers of the vision tower over all tiles, with what scorers that prune
             inside it compute.
         text_tower: The text tower over the question, when a scorer needs it.
-        projector: The projector, on the tokens that reach it.
+        projector: The projector or merger, on the tokens that reach it, and DeepStack's mergers.
         decoder_linear: Projections and feed-forward layers of the decoder.
         decoder_attention: Attention products of the decoder.
         head: The output head at every position.
@@ -105,9 +110,7 @@ class CostModel:
         self._kept_tokens = shape.newline_tokens + shape.text_tokens
         self._vision_tower = shape.tiles * vision_tower_flops(shape.vision)
         self._text_tower = text_tower_flops(shape.text_tower) if shape.text_tower else 0
-        self._projector_per_token = (
-            2 * shape.hidden_size * (shape.vision.hidden_size + shape.hidden_size)
-        )
+        self._projector_per_token = projector_flops_per_token(shape)
         self._head_per_token = 2 * shape.hidden_size * shape.vocabulary_size
         self._kv_bytes_per_token = 2 * key_size * shape.dtype_bytes
 
@@ -130,12 +133,13 @@ class CostModel:
             tokens = alive + self._kept_tokens
             token_layers += layers * tokens
             pair_layers += layers * tokens * tokens
-        vision_tower, projected = self._vision_tower, self.shape.visual_tokens
+        vision_tower = self._vision_tower
+        projected = self.shape.projector_tokens or self.shape.visual_tokens
         if stages and stages[0].layer == 0:
             first = stages[0]
             if first.stage.in_tower:
                 vision_tower = pruned_tower_flops(first, self.shape)
-            if first.stage.features == "vision":
+            if first.stage.features == "vision" and self.shape.prunes_before_projector:
                 projected = first.alive
         overhead = self._overhead(stages)
         return CostBreakdown(

@@ -14,6 +14,7 @@ from pruners.scorers import KeyNorm
 from pruners.shape import Shape
 from space.scoring import computes_keys
 from space.selecting import compared_width
+from space.tiles import equal_tiles
 from space.tower_reads import vision_keys_flops
 from space.working import WorkingStage
 
@@ -35,31 +36,32 @@ def merging_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
     stage, merge = working.stage, working.stage.merge
     if isinstance(merge, NoMerge) or working.alive == 0:
         return 0
-    images = shape.tiles if working.layer == 0 else 1
-    dropped = previous - working.chosen(images)
+    tiles = equal_tiles(stage, shape)
+    chosen = working.chosen(shape.tiles)
+    dropped = previous - chosen
     if isinstance(merge, NearestReference):
         if working.contextual == 0:
             return 0
-        pairs = (dropped - working.contextual) * working.contextual
+        pairs = (dropped - working.contextual) * working.contextual / tiles
         return _keys_flops(working, previous, shape) + _products(pairs, working, shape)
     if isinstance(merge, BipartiteMatching):
-        pairs = dropped * working.chosen(images)
+        pairs = dropped * chosen / tiles
         return _keys_flops(working, previous, shape) + _products(pairs, working, shape)
     width = compared_width(stage, shape)
     if isinstance(merge, _OF_VECTORS):
-        return 2 * dropped * working.dominant * width // images
+        return round(2 * dropped * working.dominant * width / tiles)
     if isinstance(merge, DensityPeaks) and working.contextual:
         clustered = max(int(merge.recycled * dropped) + 1, working.contextual)
-        return 2 * min(clustered, dropped) ** 2 * width // images
+        return round(2 * min(clustered, dropped) ** 2 * width / tiles)
     return 0
 
 
-def _products(pairs: int, working: WorkingStage, shape: Shape) -> int:
+def _products(pairs: float, working: WorkingStage, shape: Shape) -> int:
     """Price products of keys, which are averaged over heads before they are compared."""
     if working.layer == 0:
         vision = shape.vision
-        return 2 * pairs * (vision.hidden_size // vision.attention_heads) // shape.tiles
-    return 2 * pairs * shape.head_size
+        return round(2 * pairs * (vision.hidden_size // vision.attention_heads))
+    return round(2 * pairs * shape.head_size)
 
 
 def _keys_flops(working: WorkingStage, previous: int, shape: Shape) -> int:

@@ -11,6 +11,7 @@ from pruners.selectors import (
 )
 from pruners.shape import Shape
 from pruners.stages import Stage
+from space.tiles import equal_tiles
 from space.working import WorkingStage
 
 _BY_SCORES = (TopScores, LocalWindows)
@@ -31,22 +32,22 @@ def selecting_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
     selector = working.stage.selector
     if isinstance(selector, _BY_SCORES):
         return 0
-    images = shape.tiles if working.layer == 0 else 1
-    tokens, chosen = previous // images, working.chosen(images) // images
+    tiles = equal_tiles(working.stage, shape)
+    tokens, chosen = previous / tiles, working.chosen(shape.tiles) / tiles
     if chosen <= 0:
         return 0
     width = compared_width(working.stage, shape)
     if isinstance(selector, MaxMinDistance):
-        return images * 2 * tokens**2 * width
+        return round(tiles * 2 * tokens**2 * width)
     if isinstance(selector, Determinantal):
         # The kernel, and each choice's products with those before it (Chen et al. 2018).
-        return images * (2 * tokens**2 * width + tokens * chosen * (chosen - 1))
+        return round(tiles * (2 * tokens**2 * width + tokens * chosen * (chosen - 1)))
     if isinstance(selector, Deduplicated):
         others = tokens - int(selector.share * chosen)
-        return images * 2 * others**2 * width
+        return round(tiles * 2 * others**2 * width)
     # Least duplication: every token against every pivot.
     pivots = min(selector.image_pivots, chosen) + min(selector.text_pivots, shape.text_tokens)
-    return images * 2 * pivots * tokens * width
+    return round(tiles * 2 * pivots * tokens * width)
 
 
 def compared_width(stage: Stage, shape: Shape) -> int:
@@ -57,8 +58,9 @@ def compared_width(stage: Stage, shape: Shape) -> int:
         shape: Shape of the model.
 
     Returns:
-        The vision tower's width for vision features at layer 0, else the decoder's.
+        The vision tower's width for vision features at layer 0, else the decoder's; families whose
+        projector comes first compare what it makes.
     """
-    if stage.layer == 0 and stage.features == "vision":
+    if stage.layer == 0 and stage.features == "vision" and shape.prunes_before_projector:
         return shape.vision.hidden_size
     return shape.hidden_size

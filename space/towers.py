@@ -38,12 +38,53 @@ def vision_tower_flops(vision: VisionShape, patches: Sequence[int] | None = None
     """
     embedded, *entering = patches or (vision.patches,) * (vision.layers + 1)
     width = vision.hidden_size
-    per_token = 2 * (4 * width**2 + 2 * width * vision.intermediate_size)
-    flops = 2 * embedded * vision.channels * vision.patch_size**2 * width
+    matrices = 3 if vision.gated else 2
+    per_token = 2 * (4 * width**2 + matrices * width * vision.intermediate_size)
+    pixels = vision.frames_per_patch * vision.patch_size**2
+    flops = 2 * embedded * vision.channels * pixels * width
     for count in entering:
         tokens = count + vision.class_token
         flops += tokens * per_token + 4 * tokens**2 * width
+    if vision.windowed_layers:
+        outside = vision.patches**2 - _pairs_in_windows(vision)
+        flops -= 4 * vision.windowed_layers * outside * width
+    if vision.pooling_head:
+        flops += _pooling_head_flops(vision)
     return flops
+
+
+def _pairs_in_windows(vision: VisionShape) -> int:
+    """Count the pairs of patches that share a window; those at the far edges are smaller."""
+    side = vision.window_patches
+
+    def squares(patches: int) -> int:
+        return patches // side * side**2 + (patches % side) ** 2
+
+    rows, columns = vision.rows_and_columns
+    return squares(rows) * squares(columns)
+
+
+def _pooling_head_flops(vision: VisionShape) -> int:
+    """Price SigLIP's head: one query attends to all patches and goes through two matrices."""
+    width = vision.hidden_size
+    attention = 2 * width**2 * (2 + 2 * vision.patches) + 4 * vision.patches * width
+    return attention + 4 * width * vision.intermediate_size
+
+
+def projector_flops_per_token(shape: Shape) -> int:
+    """Price one visual token through the projector and what runs beside it.
+
+    Args:
+        shape: Shape of the model.
+
+    Returns:
+        FLOPs of two matrices, from the patches that one token is made of to the decoder's width,
+        for the projector and for each merger of earlier layers' features.
+    """
+    vision = shape.vision
+    hidden = shape.projector_hidden_size or shape.hidden_size
+    entering = vision.merge_size**2 * vision.hidden_size
+    return 2 * hidden * (entering + shape.hidden_size) * (1 + shape.deepstack_mergers)
 
 
 def pruned_tower_flops(working: WorkingStage, shape: Shape) -> int:

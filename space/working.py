@@ -61,12 +61,13 @@ def working_stages(schedule: Schedule, shape: Shape) -> tuple[WorkingStage, ...]
             f"the schedule has a stage at layer {schedule.stages[-1].layer}, but {shape.name} has "
             f"{shape.decoder_layers} decoder layers; use schedule.scaled_to(shape)"
         )
-    return tuple(_working(schedule, shape.visual_tokens))
+    return tuple(_working(schedule, shape))
 
 
-def _working(schedule: Schedule, visual_tokens: int) -> Iterator[WorkingStage]:
-    previous = visual_tokens
-    for stage, count in zip(schedule.stages, schedule.counts(visual_tokens), strict=True):
+def _working(schedule: Schedule, shape: Shape) -> Iterator[WorkingStage]:
+    previous = shape.visual_tokens
+    counts = schedule.counts(previous, shape.tokens_per_tile)
+    for stage, count in zip(schedule.stages, counts, strict=True):
         if count.alive < previous:
             yield WorkingStage(stage, count.alive, count.contextual)
         previous = count.alive

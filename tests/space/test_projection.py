@@ -69,7 +69,8 @@ def with_counts(schedule: Schedule, counts: list[int], visual_tokens: int) -> Sc
 
 
 def alive(schedule: Schedule, shape: Shape) -> list[int]:
-    return [count.alive for count in schedule.counts(shape.visual_tokens)]
+    counts = schedule.counts(shape.visual_tokens, shape.tokens_per_tile)
+    return [count.alive for count in counts]
 
 
 def assert_spends(schedule: Schedule, shape: Shape, budget: Budget) -> None:
