@@ -95,6 +95,11 @@ def test_a_standard_image_has_the_stated_numbers_of_tokens(dense: TinyModel) -> 
     assert counts.max() == max(dense.separators, 1)
 
 
+def test_the_shape_counts_what_the_processor_lays_out(dense: TinyModel) -> None:
+    assert dense.shape.visual_tokens == dense.visual_tokens
+    assert dense.shape.newline_tokens == dense.separators
+
+
 def test_images_are_the_pixels_of_inputs(dense: TinyModel) -> None:
     inputs = dense.inputs(QUESTIONS, seed=3)
     pixels = [value for name, value in inputs.items() if name.startswith("pixel_values")]
@@ -169,7 +174,7 @@ def test_the_folder_loads_again(dense: TinyModel) -> None:
 
 
 def test_sliding_layers_forget_the_image(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Through six layers, each of which sees 24 tokens, the prompt's last sees its middle alone."""
+    """No layer sees as many tokens as an image has."""
     tiny = build("llava_next-mistral", tmp_path_factory)
     window = tiny.model.config.text_config.sliding_window
     assert window < tiny.visual_tokens

@@ -19,6 +19,7 @@ from . import parts
 from .tiny import TinyModel
 
 SIDE, PATCH, GRID = 32, 4, 4
+TILES = 3  # two and a thumbnail
 SPECIAL = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
@@ -75,8 +76,8 @@ def build_internvl(folder: Path) -> TinyModel:
         reload_processor=lambda: parts.load_processor(model_folder, processor_class, video_class),
         clip_folder=str(folder / "clip"),
         text_tower=TextTower.load(folder / "clip"),
-        # Two tiles and a thumbnail.
-        visual_tokens=3 * GRID * GRID,
+        visual_tokens=TILES * GRID * GRID,
+        tiles=TILES,
         standard=(SIDE, 2 * SIDE),
         other=(SIDE, SIDE),
         image_text="<IMG_CONTEXT>",

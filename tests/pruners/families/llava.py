@@ -84,7 +84,7 @@ def build_llava(folder: Path, key_value_heads: int = 4) -> TinyModel:
         load=load,
         processor=processor,
         folder=model_folder,
-        reload_processor=lambda: AutoProcessor.from_pretrained(model_folder),
+        reload_processor=lambda: AutoProcessor.from_pretrained(model_folder, backend="pil"),
         clip_folder=str(folder / "clip"),
         text_tower=TextTower.load(folder / "clip"),
         visual_tokens=GRID * GRID,

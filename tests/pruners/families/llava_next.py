@@ -71,7 +71,7 @@ def _build(folder: Path, decoder: Any) -> TinyModel:
         load=load,
         processor=processor,
         folder=model_folder,
-        reload_processor=lambda: AutoProcessor.from_pretrained(model_folder),
+        reload_processor=lambda: AutoProcessor.from_pretrained(model_folder, backend="pil"),
         clip_folder=str(folder / "clip"),
         text_tower=TextTower.load(folder / "clip"),
         visual_tokens=GRID**2 + (2 * GRID) ** 2,

@@ -232,7 +232,7 @@ def load_processor(folder: Path, processor_class: Any, video_class: Any) -> Any:
         video_class: The class of its video processor.
     """
     parts = {
-        "image_processor": AutoImageProcessor.from_pretrained(folder),
+        "image_processor": AutoImageProcessor.from_pretrained(folder, backend="pil"),
         "tokenizer": AutoTokenizer.from_pretrained(folder),
         "video_processor": video_class.from_pretrained(folder),
     }

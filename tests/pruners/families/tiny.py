@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from pruners import Shape, TextTower
@@ -61,6 +62,7 @@ class TinyModel:
         text_tower: That checkpoint's text tower.
         visual_tokens: Tokens of one standard image that can be pruned.
         separators: Placeholders of such an image beside them, for tokens that end lines.
+        tiles: Tiles of such an image with its thumbnail, where the processor alone decides them.
         standard: Size of a standard image.
         other: Size of an image of another shape.
         image_text: What a prompt says where an image is.
@@ -80,6 +82,7 @@ class TinyModel:
     image_text: str
     reload_processor: Callable[[], Any]
     separators: int = 0
+    tiles: int | None = None
     video_text: str | None = None
     videos: tuple[tuple[int, int, int], ...] = ()
 
@@ -99,8 +102,10 @@ class TinyModel:
 
     @property
     def shape(self) -> Shape:
-        """Sizes of the model, with those of its text tower."""
-        return Shape.from_config(self.model.config, name="tiny")
+        """Sizes of the model, for one standard image."""
+        return Shape.from_config(
+            self.model.config, name="tiny", image_size=self.standard, tiles=self.tiles
+        )
 
     @cached_property
     def pipeline(self) -> Any:
@@ -111,7 +116,7 @@ class TinyModel:
 
     def chat(self, question: str = "w1 w2 w3", seed: int = 0) -> list[dict[str, Any]]:
         """Make a chat's first message: a standard image and a question."""
-        image = transformers.image_utils.PIL.Image.fromarray(picture(self.standard, seed, 0))
+        image = Image.fromarray(picture(self.standard, seed, 0))
         content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
         return [{"role": "user", "content": content}]
 
