@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     LlamaConfig,
     LlavaConfig,
@@ -19,6 +18,7 @@ from pruners import Schedule, Shape
 from space import breakdown
 from tests.pruners.families import FAMILIES, NEW_FAMILIES
 from tests.pruners.families.tiny import Sample, TinyModel, picture
+from tests.space.counters import flop_counter
 
 BUILDERS = {**FAMILIES, **NEW_FAMILIES}
 TOLERANCE = 0.005
@@ -80,7 +80,7 @@ def shape_of(tiny: TinyModel, case: Case) -> Shape:
 
 def flops_by_module(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
     """FLOPs by module name; the whole is called ``Global``."""
-    with FlopCounterMode(display=False, depth=None) as counter, torch.no_grad():
+    with flop_counter(depth=None) as counter, torch.no_grad():
         model(**inputs)
     counts = {}
     for name, operations in counter.get_flop_counts().items():
@@ -99,8 +99,7 @@ def test_dense_prefill_by_part(tiny: TinyModel, kind: str) -> None:
     case = cases(tiny, kind)
     shape = shape_of(tiny, case)
     parts = breakdown(Schedule(), shape)
-    # The counter does not see the CPU's fused attention kernel.
-    measured = flops_by_module(tiny.load("eager"), case.inputs)
+    measured = flops_by_module(tiny.load(), case.inputs)
     assert parts.total == pytest.approx(measured["Global"], rel=TOLERANCE)
     tower = sum(measured.get(f"model.{name}", 0) for name in TOWERS)
     projector = sum(measured.get(name, 0) for name in PROJECTORS)
