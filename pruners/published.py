@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pruners.errors import ScheduleError
+from pruners.errors import ScheduleError, UnsupportedModelError
 from pruners.methods import METHODS
 from pruners.schedule import Provenance, Schedule
 from pruners.shape import LLAVA_1_5_7B, Shape
@@ -26,7 +26,8 @@ def published(name: str, tokens: int | None = None, shape: Shape | None = None) 
     Args:
         name: A name of `pruners.methods.METHODS`, such as ``"visiondrop"``, ``"desap"`` or
             ``"fastv"``, one of the controls ``"random"`` and ``"downsampling"``, or ``"dense"``.
-        tokens: Visual tokens, as a mean over decoder layers; any number that the method can reach.
+        tokens: Visual tokens of a sample, over all of its tiles and as a mean over decoder layers;
+            any number that the method can reach.
             The papers report 192, 128 and 64, VisionDrop also 32. SparseVLM's settings 192, 128,
             96 and 64 of 576 are its tables, whose means are higher than their names; a smaller
             image has the largest grid within the number. Not used by ``"dense"``.
@@ -39,6 +40,8 @@ def published(name: str, tokens: int | None = None, shape: Shape | None = None) 
 
     Raises:
         ScheduleError: The name is unknown, or the number of tokens is missing or out of range.
+        UnsupportedModelError: The shape lacks what the method needs
+            (`pruners.methods.supported_methods` lists those that it can run).
     """
     shape = shape or LLAVA_1_5_7B
     if name == "dense":
@@ -46,13 +49,19 @@ def published(name: str, tokens: int | None = None, shape: Shape | None = None) 
     if name not in METHODS:
         known = ", ".join(sorted([*METHODS, "dense"]))
         raise ScheduleError(f"no published method is called {name!r}; known are: {known}")
+    method = METHODS[name]
+    if not method.needs.met_by(shape):
+        raise UnsupportedModelError(
+            f"{method.label} needs {method.needs.value}; that is not so of {shape.name!r}, a model "
+            f"of family {shape.family!r}. Use another method, such as {method.instead!r}"
+        )
     if tokens is None:
         raise ScheduleError(f"published({name!r}) needs tokens, the mean over decoder layers")
     if not 0 < tokens <= shape.visual_tokens:
         raise ScheduleError(
             f"tokens is {tokens}, but {shape.name} has between 1 and {shape.visual_tokens}"
         )
-    schedule = METHODS[name].schedule(tokens, shape)
+    schedule = method.schedule(tokens, shape)
     return schedule.model_copy(
         update={"provenance": Provenance(origin=f"published: {name}, {tokens} tokens")}
     )

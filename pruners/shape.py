@@ -182,6 +182,11 @@ class Shape(BaseModel):
         return self.family == "llava"
 
     @property
+    def has_paired_text_tower(self) -> bool:
+        """Whether the vision tower is CLIP's, so that CLIP's text tower shares a space with it."""
+        return self.family in ("llava", "llava_next") and self.vision.class_token
+
+    @property
     def tokens_per_tile(self) -> tuple[int, ...]:
         """Prunable visual tokens of each tile."""
         share, remainder = divmod(self.visual_tokens, self.tiles)

@@ -18,7 +18,10 @@ from pruners.methods import (
     vispruner,
     vscan,
 )
-from pruners.methods.base import Method
+from pruners.methods.base import Method, Needs
+from pruners.shape import Shape
+
+__all__ = ["METHODS", "Method", "Needs", "supported_methods"]
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -41,3 +44,15 @@ METHODS: dict[str, Method] = {
     )
 }
 """Every published method and control, by the name that `published` knows it under."""
+
+
+def supported_methods(shape: Shape) -> tuple[str, ...]:
+    """List the methods that a model can run.
+
+    Args:
+        shape: The model's shape.
+
+    Returns:
+        Names of `METHODS`, in their order.
+    """
+    return tuple(name for name, method in METHODS.items() if method.needs.met_by(shape))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from pruners.errors import ScheduleError
 from pruners.schedule import Schedule
+from pruners.scorers import ClsAttention, VisualSelfAttention
 from pruners.shape import Shape
 from pruners.stages import Stage
 
@@ -28,6 +30,31 @@ The papers go down to 30 tokens at a mean of 64 (FastV in the comparisons at 64)
 """
 
 
+class Needs(Enum):
+    """What a method needs of a model beside visual tokens and a decoder."""
+
+    NOTHING = "nothing"
+    CLASS_TOKEN = "a vision tower with a CLS token"
+    PAIRED_TEXT_TOWER = "a CLIP vision tower, whose paired text tower reads the question"
+    OPEN_TOWER = "a vision tower inside which tokens can leave, which is LLaVA-1.5's CLIP tower"
+
+    def met_by(self, shape: Shape) -> bool:
+        """Whether a shape has it.
+
+        Args:
+            shape: The model's shape.
+        """
+        match self:
+            case Needs.NOTHING:
+                return True
+            case Needs.CLASS_TOKEN:
+                return shape.vision.class_token
+            case Needs.PAIRED_TEXT_TOWER:
+                return shape.has_paired_text_tower
+            case Needs.OPEN_TOWER:
+                return shape.family == "llava" and shape.vision.class_token
+
+
 @dataclass(frozen=True)
 class Method:
     """A published method.
@@ -39,6 +66,8 @@ class Method:
         schedule: Makes its schedule from a number of tokens and a shape; its docstring says where
             each default comes from.
         control: Whether it is a control that methods are held against, rather than a proposal.
+        needs: What it needs of a model.
+        instead: Name of the method to use on models that lack it.
     """
 
     name: str
@@ -46,6 +75,30 @@ class Method:
     source: str
     schedule: Callable[[int, Shape], Schedule]
     control: bool = False
+    needs: Needs = Needs.NOTHING
+    instead: str = "visiondrop"
+
+
+def encoder_saliency(shape: Shape, *, keep_cls: bool) -> ClsAttention | VisualSelfAttention:
+    """Choose the saliency of a stage at layer 0: CLS attention, where there is a CLS token.
+
+    Without one it is the mean attention that a patch receives from all patches, VisionDrop's rule
+    for towers such as SigLIP's; where several patches make one visual token, it has their mean.
+
+    Args:
+        shape: The model's shape.
+        keep_cls: Whether the method feeds the CLS token to the decoder. Only LLaVA-1.5's projector
+            can be given it.
+
+    Returns:
+        The scorer, reading the vision layer that makes the features.
+    """
+    vision = shape.vision
+    if not vision.class_token:
+        return VisualSelfAttention()
+    feature = vision.feature_layer
+    layer = feature if feature < 0 else feature - vision.layers - 1
+    return ClsAttention(layer=min(layer, -1), keep_cls=keep_cls and shape.prunes_before_projector)
 
 
 def encoder_only(stage: Stage, tokens: int, shape: Shape) -> Schedule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pruners.methods.base import PAPER_TEXT_TOWER, Method, encoder_only
+from pruners.methods.base import PAPER_TEXT_TOWER, Method, Needs, encoder_only
 from pruners.schedule import Schedule
 from pruners.scorers import QuestionRelevance
 from pruners.selectors import Determinantal
@@ -33,4 +33,11 @@ def cdpruner(tokens: int, shape: Shape) -> Schedule:
     return encoder_only(stage, tokens, shape)
 
 
-METHOD = Method("cdpruner", "CDPruner", "NeurIPS 2025, arXiv 2506.10967", cdpruner)
+METHOD = Method(
+    "cdpruner",
+    "CDPruner",
+    "NeurIPS 2025, arXiv 2506.10967",
+    cdpruner,
+    needs=Needs.PAIRED_TEXT_TOWER,
+    instead="divprune",
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pruners.methods.base import Method, encoder_only
+from pruners.methods.base import Method, Needs, encoder_only
 from pruners.schedule import Schedule
 from pruners.scorers import Downsampling, Random
 from pruners.shape import Shape
@@ -36,4 +36,12 @@ def downsampled_image(tokens: int, shape: Shape) -> Schedule:
 
 
 RANDOM = Method("random", "random tokens", "control", random_tokens, control=True)
-DOWNSAMPLING = Method("downsampling", "smaller image", "control", downsampled_image, control=True)
+DOWNSAMPLING = Method(
+    "downsampling",
+    "smaller image",
+    "control",
+    downsampled_image,
+    control=True,
+    needs=Needs.OPEN_TOWER,
+    instead="random",
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pruners.merges import ClusterAverage
-from pruners.methods.base import PAPER_TEXT_TOWER, Method, encoder_only
+from pruners.methods.base import PAPER_TEXT_TOWER, Method, Needs, encoder_only
 from pruners.schedule import Schedule
 from pruners.scorers import SimilarityFusion
 from pruners.shape import Shape
@@ -29,4 +29,6 @@ def desap(tokens: int, shape: Shape) -> Schedule:
     return encoder_only(stage, tokens, shape)
 
 
-METHOD = Method("desap", "DeSAP", "arXiv 2604.11240", desap)
+METHOD = Method(
+    "desap", "DeSAP", "arXiv 2604.11240", desap, needs=Needs.PAIRED_TEXT_TOWER, instead="visiondrop"
+)

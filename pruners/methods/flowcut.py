@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pruners.methods.base import Method, encoder_only
+from pruners.methods.base import Method, Needs, encoder_only
 from pruners.schedule import Schedule
 from pruners.scorers import InformationFlow
 from pruners.shape import Shape
@@ -24,4 +24,11 @@ def flowcut(tokens: int, shape: Shape) -> Schedule:
     return encoder_only(Stage(layer=0, retention=1.0, scorer=InformationFlow()), tokens, shape)
 
 
-METHOD = Method("flowcut", "FlowCut", "NeurIPS 2025, arXiv 2505.19536", flowcut)
+METHOD = Method(
+    "flowcut",
+    "FlowCut",
+    "NeurIPS 2025, arXiv 2505.19536",
+    flowcut,
+    needs=Needs.OPEN_TOWER,
+    instead="visionzip",
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pruners.merges import BipartiteMatching
-from pruners.methods.base import Method, encoder_only
+from pruners.methods.base import Method, Needs, encoder_only
 from pruners.schedule import Schedule
 from pruners.scorers import TokenMatching
 from pruners.shape import Shape
@@ -27,4 +27,11 @@ def tome(tokens: int, shape: Shape) -> Schedule:
     return encoder_only(stage, tokens, shape)
 
 
-METHOD = Method("tome", "ToMe", "ICLR 2023, arXiv 2210.09461", tome)
+METHOD = Method(
+    "tome",
+    "ToMe",
+    "ICLR 2023, arXiv 2210.09461",
+    tome,
+    needs=Needs.OPEN_TOWER,
+    instead="visionzip",
+)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pruners.merges import NearestReference
-from pruners.methods.base import Method, layer_at, with_mean
+from pruners.methods.base import Method, encoder_saliency, layer_at, with_mean
 from pruners.schedule import Schedule
-from pruners.scorers import ClsAttention, VisualSelfAttention
+from pruners.scorers import VisualSelfAttention
 from pruners.shape import Shape
 from pruners.stages import Stage
 
@@ -32,7 +32,8 @@ def visiondrop(tokens: int, shape: Shape) -> Schedule:
 
     The scripts are released for 32 tokens; the rule that gives back their counts, and the paper's
     "first stage 1.5 times the mean", give the others: k_i = round(1.5 T r^i). Where that is more
-    tokens than there are, later stages keep more, so that the mean is met (`with_mean`).
+    tokens than there are, later stages keep more, so that the mean is met (`with_mean`). Without a
+    CLS token the first stage averages the attention of all patches (paper).
 
     Args:
         tokens: Mean number of tokens over layers; the papers report 192, 128, 64 and 32.
@@ -43,19 +44,21 @@ def visiondrop(tokens: int, shape: Shape) -> Schedule:
     """
     kept = [max(round(FIRST_STAGE * tokens * DECAY**index), 1) for index in range(4)]
     if kept[0] > shape.visual_tokens:
-        return with_mean(Schedule(stages=_stages(PROPORTIONS, (0, *BOUNDARIES))), tokens, shape)
+        return with_mean(
+            Schedule(stages=_stages(PROPORTIONS, (0, *BOUNDARIES), shape)), tokens, shape
+        )
     layers = (0, *(layer_at(layer, shape) for layer in BOUNDARIES))
     shares = [count / shape.visual_tokens for count in kept]
-    return Schedule(stages=_stages(shares, layers), shape=shape)
+    return Schedule(stages=_stages(shares, layers, shape), shape=shape)
 
 
-def _stages(shares: Sequence[float], layers: Sequence[int]) -> tuple[Stage, ...]:
+def _stages(shares: Sequence[float], layers: Sequence[int], shape: Shape) -> tuple[Stage, ...]:
     return tuple(
         Stage(
             layer=layer,
             retention=share,
             contextual=CONTEXTUAL,
-            scorer=VisualSelfAttention() if layer > 0 else ClsAttention(),
+            scorer=VisualSelfAttention() if layer > 0 else encoder_saliency(shape, keep_cls=True),
             merge=NearestReference(),
         )
         for layer, share in zip(layers, shares, strict=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pruners.merges import NearestReference
-from pruners.methods.base import Method, encoder_only
+from pruners.methods.base import Method, encoder_only, encoder_saliency
 from pruners.schedule import Schedule
-from pruners.scorers import ClsAttention
 from pruners.shape import Shape
 from pruners.stages import Stage
 
@@ -31,7 +30,7 @@ def visionzip(tokens: int, shape: Shape) -> Schedule:
         layer=0,
         retention=1.0,
         contextual=CONTEXTUAL,
-        scorer=ClsAttention(),
+        scorer=encoder_saliency(shape, keep_cls=True),
         merge=NearestReference(),
     )
     return encoder_only(stage, tokens, shape)

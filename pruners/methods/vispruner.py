@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pruners.methods.base import Method, encoder_only
+from pruners.methods.base import Method, encoder_only, encoder_saliency
 from pruners.schedule import Schedule
-from pruners.scorers import ClsAttention
 from pruners.selectors import Deduplicated
 from pruners.shape import Shape
 from pruners.stages import Stage
@@ -24,7 +23,10 @@ def vispruner(tokens: int, shape: Shape) -> Schedule:
         The schedule.
     """
     stage = Stage(
-        layer=0, retention=1.0, scorer=ClsAttention(keep_cls=False), selector=Deduplicated()
+        layer=0,
+        retention=1.0,
+        scorer=encoder_saliency(shape, keep_cls=False),
+        selector=Deduplicated(),
     )
     return encoder_only(stage, tokens, shape)
 

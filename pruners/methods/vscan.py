@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pruners.merges import ClusterAverage
-from pruners.methods.base import Method, with_mean
+from pruners.methods.base import Method, Needs, encoder_saliency, with_mean
 from pruners.schedule import Schedule
-from pruners.scorers import ClsAttention, LastTokenAttention
+from pruners.scorers import LastTokenAttention
 from pruners.selectors import LocalWindows
 from pruners.shape import Shape
 from pruners.stages import Stage
@@ -34,7 +34,7 @@ def vscan(tokens: int, shape: Shape) -> Schedule:
     encoder = Stage(
         layer=0,
         retention=ENCODER_TOKENS / TOKENS,
-        scorer=ClsAttention(keep_cls=False),
+        scorer=encoder_saliency(shape, keep_cls=False),
         selector=LocalWindows(),
         features="projected",
         merge=ClusterAverage(),
@@ -45,4 +45,11 @@ def vscan(tokens: int, shape: Shape) -> Schedule:
     return with_mean(Schedule(stages=(encoder, decoder)), tokens, shape)
 
 
-METHOD = Method("vscan", "VScan", "TMLR 2026, arXiv 2505.22654", vscan)
+METHOD = Method(
+    "vscan",
+    "VScan",
+    "TMLR 2026, arXiv 2505.22654",
+    vscan,
+    needs=Needs.CLASS_TOKEN,
+    instead="visiondrop",
+)
