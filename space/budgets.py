@@ -152,20 +152,22 @@ class Budget:
 
         Args:
             shape: Shape of the model.
-            fallbacks: Schedules of one visual token, all of which must be within the budget.
+            fallbacks: Schedules of one visual token per tile, all of which must meet the budget.
 
         Raises:
-            BudgetError: The budget is below the cost of one visual token, or above the dense cost.
+            BudgetError: The budget is below the cost of one visual token per tile, or above the
+                dense cost.
         """
         self.check_dense(shape)
         model = CostModel(shape)
         cheapest = max(self.amount_of(stages, model) for stages in fallbacks)
         if self.limit(shape) < cheapest:
             dense = self.amount_of((), model)
+            kept = "one visual token" if shape.tiles == 1 else "one visual token per tile"
             raise BudgetError(
                 f"the budget of {self.in_unit(self.limit(shape), shape)} is below the cheapest "
-                f"schedule for {shape.name}, {self.in_unit(cheapest, shape)} (one visual token is "
-                f"kept); choose one between that and {self.in_unit(dense, shape)} (dense)"
+                f"schedule for {shape.name}, {self.in_unit(cheapest, shape)} ({kept} is kept); "
+                f"choose one between that and {self.in_unit(dense, shape)} (dense)"
             )
 
     def in_unit(self, amount: float, shape: Shape) -> str:

@@ -45,17 +45,19 @@ class SearchSpace:
     ``space.decode(space.encode(schedule)) == schedule``.
 
     Args:
-        shape: Shape that schedules are made for and priced on; it needs a text tower.
+        shape: Shape that schedules are made for and priced on; with a CLIP tower, it needs its text
+            tower.
         budget: What schedules may cost.
         decoder_stages: Most decoder stages that a schedule has, 0 to 4.
         layer_step: Boundaries lie at multiples of this layer, for measuring on a shallower model
             whose layers are that far apart; 1 means anywhere.
-        vocabulary: What stages are made of.
+        vocabulary: What stages are made of, as far as the shape's model can run it.
 
     Raises:
-        BudgetError: The budget is below the cost of one visual token, or above the dense cost.
+        BudgetError: The budget is below the cost of one visual token per tile, or above the dense
+            cost.
         SettingsError: The boundaries are too few for the stages, or a number is out of range.
-        UnsupportedModelError: The shape has no text tower, or its vision tower no CLS token.
+        UnsupportedModelError: The shape has no text tower, though its vision tower is CLIP's.
     """
 
     def __init__(
@@ -78,13 +80,15 @@ class SearchSpace:
                 f"{decoder_stages} decoder stages need as many boundaries, but {shape.name} has "
                 f"{len(self._boundaries)} at layer_step {layer_step}; choose fewer stages"
             )
-        if shape.text_tower is None:
+        if shape.text_tower is None and shape.has_paired_text_tower:
             raise UnsupportedModelError(
                 f"shape {shape.name!r} has no text tower, which similarity to the question needs; "
                 "pass text_tower to Shape.from_config or shape_from_pretrained"
             )
-        self.vocabulary: Vocabulary = vocabulary or MissionVocabulary()
-        fallbacks = [(WorkingStage(stage, 1, 0),) for stage in self.vocabulary.encoder_stages()]
+        self.vocabulary: Vocabulary = (vocabulary or MissionVocabulary()).on(shape)
+        fewest = sum(tokens > 0 for tokens in shape.tokens_per_tile)
+        encoder_stages = self.vocabulary.encoder_stages()
+        fallbacks = [(WorkingStage(stage, fewest, 0),) for stage in encoder_stages]
         for stages in fallbacks:
             check_supported(stages, shape)
         budget.check(shape, fallbacks)

@@ -15,9 +15,8 @@ from pruners.merges import (
     NoMerge,
     SimilarityWeighted,
 )
-from pruners.methods.base import PAPER_TEXT_TOWER
+from pruners.methods.base import PAPER_TEXT_TOWER, encoder_saliency
 from pruners.scorers import (
-    ClsAttention,
     KeyNorm,
     LastTokenAttention,
     QuestionRelevance,
@@ -34,10 +33,12 @@ from pruners.selectors import (
     Selector,
     TopScores,
 )
+from pruners.shape import LLAVA_1_5_7B, Shape
 from pruners.stages import Stage
 from space.fitting import Positions
 from space.parameters import Choice, Dimension, Value, number, option
 from space.vocabulary import (
+    CONTEXTUAL,
     DEFAULT_CONTEXTUAL,
     DEFAULT_WEIGHT,
     SHARES,
@@ -89,30 +90,48 @@ class FullVocabulary:
     whose pivots they are for. Options that a combination does not use are ignored: selectors beside
     the fusion of similarity and saliency, which splits the tokens itself; the contextual share
     beside merge rules that make no contextual tokens; the similarity weight where nothing fuses.
+    Parts that a shape's model cannot run are no options: what compares patches with the question,
+    and what reads a CLS token.
 
     Args:
         text_tower: Folder or hub name of the paired text tower, as schedules name it.
+        shape: Shape of the model.
     """
 
     name = "full"
 
-    def __init__(self, text_tower: str = PAPER_TEXT_TOWER) -> None:
+    def __init__(self, text_tower: str = PAPER_TEXT_TOWER, shape: Shape = LLAVA_1_5_7B) -> None:
         self.text_tower = text_tower
+        self._shape = shape
+        missing = set()
+        if not shape.has_paired_text_tower:
+            missing |= {"similarity-fusion", "question-relevance"}
+        if not shape.vision.class_token:
+            missing |= {"cls-attention", "local-windows"}
+        self._encoder_scorers = tuple(kind for kind in _ENCODER_SCORERS if kind not in missing)
+        self._decoder_scorers = tuple(kind for kind in _DECODER_SCORERS if kind not in missing)
+        self._selectors = tuple(kind for kind in _SELECTORS if kind not in missing)
+
+    def on(self, shape: Shape) -> FullVocabulary:
+        """Return the vocabulary of the parts that a shape's model can run."""
+        return FullVocabulary(self.text_tower, shape)
 
     def dimensions(self, decoder_stages: int) -> tuple[Dimension, ...]:
-        """List the two shares and the choices, a scorer per stage among them."""
+        """List the shares and the choices, a scorer per stage among them."""
         return (
-            *SHARES,
-            Choice("encoder_scorer", _ENCODER_SCORERS),
-            Choice("encoder_selector", tuple(_SELECTORS)),
-            *(Choice(f"scorer_{n}", _DECODER_SCORERS) for n in range(1, decoder_stages + 1)),
+            *(SHARES if self._shape.has_paired_text_tower else (CONTEXTUAL,)),
+            Choice("encoder_scorer", self._encoder_scorers),
+            Choice("encoder_selector", self._selectors),
+            *(Choice(f"scorer_{n}", self._decoder_scorers) for n in range(1, decoder_stages + 1)),
             Choice("merge", tuple(_MERGES)),
             Choice("positions", _POSITIONS),
         )
 
     def stages(self, point: Mapping[str, Value], layers: Sequence[int]) -> list[Stage]:
         """Make the stages of a point."""
-        weight = rounded(number(point, "similarity_weight"))
+        weight = DEFAULT_WEIGHT
+        if self._shape.has_paired_text_tower:
+            weight = rounded(number(point, "similarity_weight"))
         merge = _MERGES[option(point, "merge")]
         contextual = 0.0
         if isinstance(merge, ContextualMerge):
@@ -152,31 +171,33 @@ class FullVocabulary:
             merge = "none"
         values: dict[str, Value] = {
             "contextual": contextual_of(stages) if merge in _CONTEXTUAL else DEFAULT_CONTEXTUAL,
-            "similarity_weight": weight_of(stages, default=DEFAULT_WEIGHT),
-            "encoder_scorer": "similarity-fusion",
+            "encoder_scorer": self._encoder_scorers[0],
             "encoder_selector": "top-scores",
         }
+        if self._shape.has_paired_text_tower:
+            values["similarity_weight"] = weight_of(stages, default=DEFAULT_WEIGHT)
         if encoder is not None:
             kind, selector = encoder.scorer.kind, encoder.selector.kind
-            # Of the options, CLS attention is nearest to scorers that do not read the question.
-            values["encoder_scorer"] = kind if kind in _ENCODER_SCORERS else "cls-attention"
-            values["encoder_selector"] = selector if selector in _SELECTORS else "top-scores"
+            # Of the options, saliency is nearest to scorers that do not read the question.
+            saliency = encoder_saliency(self._shape, keep_cls=False).kind
+            values["encoder_scorer"] = kind if kind in self._encoder_scorers else saliency
+            values["encoder_selector"] = selector if selector in self._selectors else "top-scores"
         for index, stage in enumerate(decoder, start=1):
             wanted: str = "" if stage is None else stage.scorer.kind
-            known = wanted in _DECODER_SCORERS
+            known = wanted in self._decoder_scorers
             values[f"scorer_{index}"] = wanted if known else "visual-self-attention"
         return values | {"merge": merge, "positions": positions}
 
     def encoder_stages(self) -> Iterator[Stage]:
         """Yield every combination of parts, with the weight at which similarity chooses."""
-        for kind, selector, merge in product(_ENCODER_SCORERS, _SELECTORS, _MERGES):
+        for kind, selector, merge in product(self._encoder_scorers, self._selectors, _MERGES):
             scorer = self._scorer(kind, 1.0)
             yield undecided_stage(0, scorer, selector=_SELECTORS[selector], merge=_MERGES[merge])
 
     def _scorer(self, kind: str, weight: float) -> Scorer:
         match kind:
             case "cls-attention":
-                return ClsAttention(keep_cls=False)
+                return encoder_saliency(self._shape, keep_cls=False)
             case "visual-self-attention":
                 return VisualSelfAttention()
             case "question-relevance":

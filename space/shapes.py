@@ -9,6 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 from pruners.errors import ModelError, UnsupportedModelError
+from pruners.reference_shapes import (
+    INTERNVL3_8B,
+    LLAVA_NEXT_7B,
+    LLAVA_ONEVISION_7B,
+    QWEN2_5_VL_7B,
+    QWEN3_VL_8B,
+    VIDEO_LLAVA_7B,
+)
 from pruners.shape import LLAVA_1_5_7B, PAPER_TEXT_TOKENS, Shape, TextTowerShape
 
 _LLAVA_1_5_13B = LLAVA_1_5_7B.model_copy(
@@ -22,20 +30,22 @@ _LLAVA_1_5_13B = LLAVA_1_5_7B.model_copy(
     }
 )
 
-# A square image: one overview and 2 x 2 tiles, whose 48 rows each end in a newline.
-_LLAVA_NEXT_7B = LLAVA_1_5_7B.model_copy(
-    update={
-        "name": "llava-next-7b",
-        "visual_tokens": 5 * 576,
-        "newline_tokens": 48,
-        "tiles": 5,
+PRESETS = MappingProxyType(
+    {
+        shape.name: shape
+        for shape in (
+            LLAVA_1_5_7B,
+            _LLAVA_1_5_13B,
+            LLAVA_NEXT_7B,
+            LLAVA_ONEVISION_7B,
+            VIDEO_LLAVA_7B,
+            QWEN2_5_VL_7B,
+            QWEN3_VL_8B,
+            INTERNVL3_8B,
+        )
     }
 )
-
-PRESETS = MappingProxyType(
-    {shape.name: shape for shape in (LLAVA_1_5_7B, _LLAVA_1_5_13B, _LLAVA_NEXT_7B)}
-)
-"""Shapes by name; `llava-next-7b` is the Vicuna one, on a square image of five tiles."""
+"""Shapes by name, each for one input; `pruners.reference_shapes` says which and where from."""
 
 
 def preset(name: str) -> Shape:
@@ -63,6 +73,10 @@ def shape_from_pretrained(
     *,
     text_tokens: int = PAPER_TEXT_TOKENS,
     text_tower: TextTowerShape | str | os.PathLike[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    images: int = 1,
+    frames: int | None = None,
+    tiles: int | None = None,
 ) -> Shape:
     """Read a checkpoint's shape off its configuration; weights are not touched.
 
@@ -73,18 +87,30 @@ def shape_from_pretrained(
         text_tokens: Prompt length beside the image, in tokens.
         text_tower: The paired CLIP text tower: its sizes, or the folder or hub name of its
             checkpoint. Without it, schedules that score by similarity cannot be priced.
+        image_size: Height and width of each image or frame, in pixels; see `Shape.from_config`.
+        images: Images per sample.
+        frames: Frames of one video, which then takes the images' place.
+        tiles: Tiles per image of InternVL.
 
     Returns:
         The shape, named after the folder or hub name as given.
 
     Raises:
         ModelError: There is no readable configuration.
-        UnsupportedModelError: The model's family has no adapter, or a size is missing.
+        UnsupportedModelError: The model's family has no adapter or no such input, or a size is
+            missing.
     """
     if text_tower is not None and not isinstance(text_tower, TextTowerShape):
         text_tower = text_tower_shape(text_tower)
     return Shape.from_config(
-        _read_config(model), name=str(model), text_tokens=text_tokens, text_tower=text_tower
+        _read_config(model),
+        name=str(model),
+        text_tokens=text_tokens,
+        text_tower=text_tower,
+        image_size=image_size,
+        images=images,
+        frames=frames,
+        tiles=tiles,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from pruners.merges import Merge, NoMerge
 from pruners.scorers import Scorer, SimilarityFusion
 from pruners.selectors import Selector, TopScores
+from pruners.shape import Shape
 from pruners.stages import Stage
 from space.fitting import Positions
 from space.parameters import Dimension, Parameter, Value
@@ -30,11 +31,11 @@ becomes 31/200.
 DEFAULT_WEIGHT = 0.5
 DEFAULT_CONTEXTUAL = 0.125
 
-SHARES = (
-    Parameter("contextual", 0.0, MAX_CONTEXTUAL),
-    Parameter("similarity_weight", 0.0, 1.0),
-)
-"""Dimensions of every vocabulary: the contextual share and the similarity weight."""
+CONTEXTUAL = Parameter("contextual", 0.0, MAX_CONTEXTUAL)
+"""Dimension of every vocabulary."""
+
+SHARES = (CONTEXTUAL, Parameter("similarity_weight", 0.0, 1.0))
+"""Dimensions of every vocabulary on models that can compare patches with the question."""
 
 
 class Vocabulary(Protocol):
@@ -47,6 +48,13 @@ class Vocabulary(Protocol):
     @property
     def text_tower(self) -> str:
         """Folder or hub name of the paired text tower, as schedules name it."""
+
+    def on(self, shape: Shape) -> Vocabulary:
+        """Return the vocabulary of the parts that a shape's model can run.
+
+        Args:
+            shape: Shape of the model.
+        """
 
     def dimensions(self, decoder_stages: int) -> tuple[Dimension, ...]:
         """List the dimensions that say what stages are made of.

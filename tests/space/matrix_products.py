@@ -80,8 +80,13 @@ def matrix_products(schedule: Schedule, shape: Shape) -> list[Product]:
         matmul("decoder_attention", tokens, shape.head_size, tokens, times=shape.attention_heads)
         matmul("decoder_attention", tokens, tokens, shape.head_size, times=shape.attention_heads)
     matmul("head", alive + shape.newline_tokens + shape.text_tokens, d, shape.vocabulary_size)
-    matmul("projector", projected, width, d)
-    matmul("projector", projected, d, d)
+    if shape.family != "llava":
+        projected = shape.projector_tokens or dense_tokens  # it runs before tokens are chosen
+    patches = vision.merge_size**2
+    between = shape.projector_hidden_size or d
+    for _ in range(1 + shape.deepstack_mergers):
+        matmul("projector", projected, patches * width, between)
+        matmul("projector", projected, between, d)
     return products
 
 
@@ -126,7 +131,8 @@ def _stage_products(
                 matmul("text_tower", tower.tokens, tower.hidden_size, tower.intermediate_size)
                 matmul("text_tower", tower.tokens, tower.intermediate_size, tower.hidden_size)
             matmul("text_tower", tower.tokens, tower.hidden_size, tower.projection_size)
-        key_width, feature_width = width // heads, width
+        key_width = width // heads
+        feature_width = width if shape.family == "llava" else shape.hidden_size
     else:
         if kept == 0:
             return

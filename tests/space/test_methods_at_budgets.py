@@ -8,7 +8,7 @@ import pytest
 
 from pruners import Schedule, Shape, published
 from pruners.errors import BudgetError, UnsupportedModelError
-from pruners.methods import METHODS
+from pruners.methods import METHODS, supported_methods
 from space import Budget, preset, price, project
 from tests.space.test_projection import alive, assert_spends
 
@@ -44,9 +44,9 @@ def test_other_shapes(method: str, name: str) -> None:
     shape = preset(name)
     for divisor in (3, 9):
         tokens = shape.visual_tokens // divisor
-        if method == "downsampling" and shape.tiles > 1:
-            with pytest.raises(UnsupportedModelError, match="'llava-next-7b' has 5 tiles"):
-                project(published(method, tokens, shape), shape, budget_of(tokens, shape))
+        if method not in supported_methods(shape):
+            with pytest.raises(UnsupportedModelError, match="that is not so of 'llava-next-7b'"):
+                published(method, tokens, shape)
             continue
         found = project(published(method, tokens, shape), shape, budget_of(tokens, shape))
         assert_spends(found, shape, budget_of(tokens, shape))

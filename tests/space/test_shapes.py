@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from pruners.errors import ModelError, UnsupportedModelError
 from pruners.shape import TextTowerShape
-from space import PRESETS, preset, shape_from_pretrained, text_tower_shape
+from space import preset, shape_from_pretrained, text_tower_shape
 
 VISION = {
     "hidden_size": 1024,
@@ -115,4 +115,3 @@ def test_pricing_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-    assert len(PRESETS) == 3
