@@ -6,15 +6,17 @@ while `generate` counts positions and padding as if nothing had been dropped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from pruners.batch import Batch
 from pruners.errors import InputError
-from pruners.sequence import Layout, last_position
+from pruners.sequence import last_position
 
 
 @dataclass(frozen=True)
@@ -24,42 +26,62 @@ class CachedStage:
     Attributes:
         layer: First layer.
         source: Dense position of every cached prompt token, (batch, length).
+        added: True where padding was added, because samples kept different numbers of tokens,
+            (batch, length); None where none was.
         shift: What to add to a dense position to get the one used in these layers, (batch, 1).
     """
 
     layer: int
     source: Tensor
+    added: Tensor | None
     shift: Tensor
 
     @classmethod
-    def after(cls, layer: int, layout: Layout, dense: Layout, *, compact: bool) -> CachedStage:
+    def after(cls, layer: int, batch: Batch, dense: Batch, *, compact: bool) -> CachedStage:
         """Describe the layers from `layer` on.
 
         Args:
             layer: First layer.
-            layout: Sequence in these layers.
-            dense: Sequence that the call started with.
+            batch: Sequences in these layers.
+            dense: Sequences that the call started with.
             compact: Whether positions were counted anew.
 
         Returns:
             The description.
         """
-        shift = last_position(layout) - last_position(dense).to(layout.source.device)
-        return cls(layer, layout.source, shift if compact else torch.zeros_like(shift))
+        source, mask = batch.source, batch.mask
+        device = source.device
+        if compact:
+            before = last_position(dense.position_ids, dense.mask).to(device)
+            shift = last_position(batch.position_ids, mask) - before
+        else:
+            shift = torch.zeros_like(source[:, :1])
+        added = None
+        if len(batch.groups) > 1 and mask is not None:
+            added = ~mask
+            if dense.mask is not None:
+                added = added & dense.mask.to(device).gather(1, source)
+        return cls(layer, source, added, shift)
 
-    def mask(self, dense: Tensor | None, prompt: int) -> Tensor | None:
+    def mask(self, dense: Tensor | None, prompt: int, total: int) -> Tensor | None:
         """Turn the dense sequence's padding mask into that of these layers.
 
         Args:
-            dense: Nonzero for tokens, 0 for padding, (batch, prompt + new); None without padding.
+            dense: Nonzero for tokens, 0 for padding, (batch, total); None without padding.
             prompt: Length of the dense prompt.
+            total: Length of the dense sequence.
 
         Returns:
             The mask over cached and new tokens, (batch, length), or None.
         """
         if dense is None:
-            return None
-        cached = dense[:, :prompt].gather(1, self.source.to(dense.device))
+            if self.added is None:
+                return None
+            return pad(~self.added, (0, total - prompt), value=True)
+        dense = dense.to(self.source.device).bool()
+        cached = dense[:, :prompt].gather(1, self.source)
+        if self.added is not None:
+            cached = cached & ~self.added
         return torch.cat([cached, dense[:, prompt:]], dim=1)
 
 
@@ -71,11 +93,13 @@ class PrunedCache:
         prompt: Length of the dense prompt.
         first: What the layers before the first decoder boundary hold.
         stages: What the layers from each decoder boundary on hold, by rising layer.
+        padded: Whether the sequences have padding; else masks need not be looked at.
     """
 
     prompt: int
     first: CachedStage
     stages: tuple[CachedStage, ...]
+    padded: bool
 
     def dense_length(self, cache: Any) -> int:
         """Count the tokens that a cache would hold had nothing been dropped."""
@@ -116,6 +140,11 @@ class CacheMemory:
     def remember(self, cache: Any, pruned: PrunedCache) -> None:
         """Remember what a prefill left in a cache."""
         self._caches[cache] = pruned
+
+    def remember_padding(self, cache: Any, *, padded: bool) -> None:
+        """Remember that a step has brought padding."""
+        if padded and not self._caches[cache].padded:
+            self._caches[cache] = replace(self._caches[cache], padded=True)
 
     def recall(self, cache: Any) -> PrunedCache | None:
         """Recall what a cache holds; None for none, an empty one, or one of an unpruned call."""

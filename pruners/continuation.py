@@ -8,12 +8,20 @@ import torch
 from torch import Tensor
 
 from pruners.adapters import DecoderCall, ModelAdapter
-from pruners.cache import PrunedCache
+from pruners.cache import CachedStage, PrunedCache
 from pruners.layer_arguments import with_positions
+
+_BY_TOKEN = ("input_ids", "inputs_embeds", "mm_token_type_ids")
+"""Arguments of a call that have an entry by token of the sequence."""
 
 
 class Continuation:
-    """A step under way; its methods are called in the order in which the model runs."""
+    """A step under way; its methods are called in the order in which the model runs.
+
+    Attributes:
+        cache: The cache.
+        padded: Whether the sequences have padding, once the decoder has been entered.
+    """
 
     def __init__(self, adapter: ModelAdapter, pruned: PrunedCache, cache: Any) -> None:
         """Start a step.
@@ -23,15 +31,18 @@ class Continuation:
             pruned: What the prefill left in the cache.
             cache: The cache.
         """
+        self.padded = pruned.padded
         self._adapter = adapter
         self._pruned = pruned
-        self._cache = cache
+        self.cache = cache
         self._stages = {stage.layer: stage for stage in pruned.stages}
         # Positions and padding as if nothing had been dropped.
         self._position_ids: Tensor | None = None
         self._mask: Tensor | None = None
         self._rotation: tuple[Tensor, Tensor] | None = None
-        self._attention_mask: Any = None
+        self._stage: CachedStage | None = None
+        self._masks: dict[str, Any] = {}
+        self._total = 0
 
     def new_tokens_only(self, call: DecoderCall) -> dict[str, Any]:
         """Cut the call's arguments down to the tokens that are not in the cache.
@@ -47,21 +58,26 @@ class Continuation:
         """
         options = dict(call.options)
         given = call.input_ids if call.input_ids is not None else call.inputs_embeds
-        mask, position_ids = options.get("attention_mask"), options.get("position_ids")
-        if given is None or given.shape[1] == 1:
+        if given is None:
             return options
+        start = self._pruned.dense_length(self.cache)
+        mask, position_ids = options.get("attention_mask"), options.get("position_ids")
+        total = None
         if mask is not None:
             total = mask.shape[1]
-        elif position_ids is not None:
+        elif position_ids is not None and position_ids.ndim == 2 and given.shape[1] > 1:
             total = int(position_ids.max()) + 1
-        else:
-            return options
-        new = total - self._pruned.dense_length(self._cache)
-        if not 0 < new < given.shape[1]:
-            return options
-        for name in ("input_ids", "inputs_embeds", "position_ids"):
-            if options.get(name) is not None:
-                options[name] = options[name][:, -new:]
+        count = given.shape[1]
+        if total is not None and 0 < total - start < count:
+            count = total - start
+            for name in _BY_TOKEN:
+                if options.get(name) is not None:
+                    options[name] = options[name][:, -count:]
+            if position_ids is not None:
+                options["position_ids"] = position_ids[..., -count:]
+        if options.get("position_ids") is None:
+            positions = self._adapter.next_positions(mask, start, count, given.device)
+            options["position_ids"] = positions
         return options
 
     def enter_decoder(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -77,9 +93,13 @@ class Continuation:
             InputError: The step does not belong to the cache.
         """
         rows, new = kwargs["inputs_embeds"].shape[:2]
-        start = self._pruned.dense_length(self._cache)
-        self._mask = kwargs.get("attention_mask")
-        self._pruned.check(rows, self._mask, start + new)
+        start = self._pruned.dense_length(self.cache)
+        self._total = start + new
+        mask = kwargs.get("attention_mask")
+        self._pruned.check(rows, mask, self._total)
+        # A mask says nothing of sequences without padding. New turns may bring padding.
+        self.padded = self._pruned.padded or (mask is not None and new > 1 and not bool(mask.all()))
+        self._mask = mask if self.padded else None
         position_ids = kwargs.get("position_ids")
         if position_ids is None:
             device = kwargs["inputs_embeds"].device
@@ -89,7 +109,7 @@ class Continuation:
         return {
             **kwargs,
             "position_ids": position_ids + first.shift.to(position_ids.device),
-            "attention_mask": first.mask(self._mask, self._pruned.prompt),
+            "attention_mask": first.mask(self._mask, self._pruned.prompt, self._total),
         }
 
     def enter_layer(
@@ -109,7 +129,17 @@ class Continuation:
         if stage is not None:
             assert self._position_ids is not None
             position_ids = self._position_ids.to(hidden.device) + stage.shift.to(hidden.device)
-            mask = stage.mask(self._mask, self._pruned.prompt)
             self._rotation = self._adapter.rotation(hidden, position_ids)
-            self._attention_mask = self._adapter.causal_mask(hidden, mask, self._cache, index)
-        return hidden, with_positions(kwargs, self._rotation, self._attention_mask)
+            self._stage, self._masks = stage, {}
+        if self._rotation is None:
+            return hidden, with_positions(kwargs, None, None)
+        return hidden, with_positions(kwargs, self._rotation, self._attention_mask(index, hidden))
+
+    def _attention_mask(self, index: int, hidden: Tensor) -> Any:
+        """Return what a layer's attention gets, made once for all layers of a kind."""
+        assert self._stage is not None
+        kind = self._adapter.attention_type(index)
+        if kind not in self._masks:
+            mask = self._stage.mask(self._mask, self._pruned.prompt, self._total)
+            self._masks[kind] = self._adapter.causal_mask(hidden, mask, self.cache, index)
+        return self._masks[kind]

@@ -1,8 +1,9 @@
 """The hooks that make a stock model run a plan.
 
-On the way of one call: `core` starts a prefill or a continuation; the encoder stage stands in front
-of the projector; the decoder drops what the encoder stage did not keep; each decoder layer gets its
-own stage's hidden states, positions and mask.
+On the way of one call: `core` starts a prefill or a continuation; images and videos are encoded,
+where the projector is left out if it is to run on what a stage keeps; the decoder drops what the
+encoder stage does not keep; each decoder layer gets its own stage's hidden states, positions and
+mask.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ from torch import Tensor, nn
 from pruners.adapters import DecoderCall, ModelAdapter
 from pruners.cache import CacheMemory
 from pruners.continuation import Continuation
+from pruners.encoded_media import EncodedMedia, MediaRecorder
 from pruners.errors import InputError
+from pruners.media import Kind
 from pruners.per_thread import PerThread
 from pruners.plan import Plan
-from pruners.prefill import Prefill, padded
+from pruners.prefill import Prefill, projects_later
 from pruners.prefill_record import PrefillRecord
+from pruners.prompt import Prompt
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.tower import TowerPruning
 from pruners.vision import VisionRecorder
-from pruners.vision_outputs import VisionOutputs, VisionParts
+from pruners.vision_outputs import VisionParts
+from pruners.vision_towers import VisionTower
+from pruners.vision_towers.batched import BatchedTower
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -45,7 +51,7 @@ class PruningHooks:
         plan: Plan,
         parts: VisionParts,
         text_tower: TextTower | None,
-        questions: Callable[[Prefill], QuestionOutputs | None],
+        questions: Callable[[Prompt], QuestionOutputs | None],
     ) -> None:
         """Install the hooks; a plan that drops nothing needs none.
 
@@ -54,7 +60,7 @@ class PruningHooks:
             plan: The plan.
             parts: What stages read of images.
             text_tower: The text tower, if a stage reads one.
-            questions: Finds a prefill's questions, where stages read them.
+            questions: Finds the questions of prompts, where stages read them.
         """
         self.record: PrefillRecord | None = None
         self._adapter = adapter
@@ -64,23 +70,28 @@ class PruningHooks:
         self._current: PerThread[Prefill | Continuation] = PerThread()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
-        self._reads_images = plan.encoder is not None or parts != VisionParts()
-        # Installed first, so that outputs are there when the hooks below look for them.
-        if plan.encoder is not None and plan.in_tower:
-            stage, counts = plan.encoder
-            self._handles.append(TowerPruning(adapter, stage, counts.alive))
-        elif self._reads_images:
-            self._handles.append(VisionRecorder(adapter, parts, text_tower))
+        # What the projector has been spared in the call that is under way.
+        self._spared: PerThread[torch.Size] = PerThread()
         try:
             if plan.prunes:
-                self._install()
+                self._install(parts, text_tower)
         except BaseException:
             self.remove()
             raise
 
-    def _install(self) -> None:
-        adapter = self._adapter
+    def _install(self, parts: VisionParts, text_tower: TextTower | None) -> None:
+        adapter, plan = self._adapter, self._plan
+        # Installed first, so that outputs are there when the hooks below look for them.
+        for tower in _distinct(adapter):
+            if plan.in_tower:
+                assert plan.encoder is not None
+                assert isinstance(tower, BatchedTower)
+                alive = plan.schedule.tile_counts(tower.patches).alive
+                self._handles.append(TowerPruning(tower, plan.encoder, alive))
+            elif parts != VisionParts() or projects_later(plan, adapter):
+                self._handles.append(VisionRecorder(tower, parts, text_tower))
         self._handles += [
+            MediaRecorder(adapter, self._take),
             adapter.model.register_forward_pre_hook(self._check_call, with_kwargs=True),
             adapter.core.register_forward_pre_hook(self._start, with_kwargs=True),
             adapter.core.register_forward_hook(self._end, always_call=True),
@@ -90,9 +101,9 @@ class PruningHooks:
             self._handles.append(
                 layer.register_forward_pre_hook(partial(self._enter_layer, index), with_kwargs=True)
             )
-        if self._reads_images:
+        if projects_later(plan, adapter):
+            assert adapter.projector is not None
             self._handles += [
-                adapter.vision_tower.register_forward_hook(self._leave_tower),
                 adapter.projector.register_forward_pre_hook(self._enter_projector),
                 adapter.projector.register_forward_hook(self._leave_projector),
             ]
@@ -116,34 +127,11 @@ class PruningHooks:
             self._current.value = None
         self._finish(prefill)
 
-    def project(self, vision: VisionOutputs) -> Tensor:
-        """Project the vision features that reach the decoder.
-
-        Args:
-            vision: The vision outputs.
-
-        Returns:
-            Image features, (batch, N, width); in a prefill, zeros stand for what its encoder stage
-            drops.
-        """
-        if self._plan.in_tower:
-            assert vision.pixels is not None
-            output = self._adapter.vision_tower(vision.pixels)
-            tower = TowerPruning.recorded(output)
-            assert tower is not None
-            return self._projected(tower.tokens)
-        skipped = 1 if self._adapter.class_token else 0
-        return self._projected(vision.features[:, skipped:])
-
-    def _projected(self, features: Tensor) -> Tensor:
-        projected: Tensor = self._adapter.projector(features)
-        return projected
-
     # The outermost call: arguments whose meaning depends on the sequence's length.
 
     def _check_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = self._signature.bind_partial(*args, **kwargs).arguments
-        if given.get("pixel_values") is None and given.get("mm_encoder_outputs") is None:
+        if not any(given.get(name) is not None for name in _MEDIA):
             return
         if given.get("labels") is not None:
             raise InputError(
@@ -164,7 +152,9 @@ class PruningHooks:
         self._current.value = None
         call = self._adapter.read_call(args, kwargs)
         if call.has_images:
-            self._current.value = self._start_prefill(call)
+            prefill = self._start_prefill(call)
+            self._current.value = prefill
+            self._take_encoded(prefill, call)
             return None
         pruned = self._memory.recall(call.cache)
         if pruned is None:
@@ -182,72 +172,65 @@ class PruningHooks:
                 )
             if call.cache.get_seq_length(0) > 0:
                 raise InputError(
-                    "an image was given with a cache that is already filled; pruning supports one "
-                    "image per sample, in the first call"
+                    "an image was given with a cache that is already filled; pruning supports "
+                    "images in the first call only, any number of them"
                 )
-        image_mask = self._adapter.image_mask(call)
-        prefill = Prefill(self._adapter, self._plan, image_mask, input_ids=call.input_ids)
-        if self._reads_images and call.encoded_images is not None:
-            self._take_encoded(prefill, call.encoded_images)
-        return prefill
+        prompt = Prompt.of_call(self._adapter, call)
+        return Prefill(self._adapter, self._plan, prompt, questions=self._questions(prompt))
 
-    def _take_encoded(self, prefill: Prefill, encoded: Any) -> None:
-        """Run the encoder stage on images that were encoded before the call."""
-        tower, vision = TowerPruning.recorded(encoded), VisionRecorder.recorded(encoded)
-        images = tower.tokens if tower is not None else vision
-        if images is None:
-            raise InputError(
-                "the images were encoded before the schedule was applied; pass pixel_values"
-            )
-        repeats, rest = divmod(prefill.image_mask.shape[0], len(images))
-        if rest == 0:
-            # Beam search repeats the decoder's inputs, but not what was recorded of the images.
-            rows = torch.arange(len(images), device=prefill.image_mask.device)
-            rows = rows.repeat_interleave(repeats)
-            vision = None if vision is None else vision.select(rows)
-            tower = None if tower is None else tower.select(rows)
-        prefill.vision, prefill.tower = vision, tower
-        self._current.value = prefill
-        if tower is not None:
-            self._projected(tower.tokens)
-        elif vision is not None:
-            self.project(vision)
+    def _take_encoded(self, prefill: Prefill, call: DecoderCall) -> None:
+        """Take images and videos that were encoded before the call."""
+        for kind, features in call.encoded.items():
+            media = MediaRecorder.recorded(features)
+            if media is None:
+                raise InputError(
+                    f"the {kind}s were encoded before the schedule was applied, or cut into chunks "
+                    "by prefill_chunk_size; pass pixel values, in one chunk"
+                )
+            prefill.encoded[kind] = media
+
+    def _take(self, kind: Kind, media: EncodedMedia) -> None:
+        call = self._current.value
+        if isinstance(call, Prefill):
+            call.encoded[kind] = media
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self._current.value
         self._current.value = None
-        if isinstance(call, Prefill) and output is not None:  # None: the model raised an error.
+        if output is None:  # The model raised an error.
+            return
+        if isinstance(call, Prefill):
             self._finish(call)
+        elif isinstance(call, Continuation):
+            self._memory.remember_padding(call.cache, padded=call.padded)
 
     def _finish(self, prefill: Prefill) -> None:
         self.record, cache, held = prefill.finish()
         if held is not None:
             self._memory.remember(cache, held)
 
-    # The encoder stage, in front of the projector.
-
-    def _leave_tower(self, module: nn.Module, args: Any, output: Any) -> None:
-        call = self._current.value
-        if isinstance(call, Prefill):
-            if self._plan.in_tower:
-                call.tower = TowerPruning.recorded(output)
-            else:
-                call.vision = VisionRecorder.recorded(output)
+    # The projector, which is spared what a stage at layer 0 will drop.
 
     def _enter_projector(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
         call = self._current.value
-        if not isinstance(call, Prefill):
+        self._spared.value = None
+        if not isinstance(call, Prefill) or not call.skips_projector:
             return None
-        call.questions = self._questions(call)
-        features = call.enter_projector()
-        return None if features is None else (features,)
+        features: Tensor = args[0]
+        self._spared.value = features.shape
+        return (features[:, :1],)
 
     def _leave_projector(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        call = self._current.value
-        if isinstance(call, Prefill):
-            return call.leave_projector(output)
-        # Images encoded ahead of a call: the model counts them against the prompt's placeholders.
-        return padded(output, self._adapter.visual_tokens) if self._plan.in_tower else None
+        shape, self._spared.value = self._spared.value, None
+        tower = self._adapter.towers["image"]
+        tokens = tower.patches if isinstance(tower, BatchedTower) else output.shape[1]
+        if shape is not None:
+            # Zeros stand for the placeholders until the stage fills them.
+            return output.new_zeros(1, 1, 1).expand(shape[0], tokens, output.shape[-1])
+        if self._plan.in_tower and self._current.value is None:
+            # Images encoded ahead of a call: the model counts them against the placeholders.
+            return torch.nn.functional.pad(output, (0, 0, 0, tokens - output.shape[1]))
+        return None
 
     # The decoder and its layers.
 
@@ -266,3 +249,12 @@ class PruningHooks:
         hidden, *rest = args
         hidden, kwargs = call.enter_layer(index, hidden, kwargs)
         return (hidden, *rest), kwargs
+
+
+_MEDIA = ("pixel_values", "pixel_values_images", "pixel_values_videos", "mm_encoder_outputs")
+
+
+def _distinct(adapter: ModelAdapter) -> list[VisionTower]:
+    """List the vision towers of a model, one that images and videos share only once."""
+    towers = {id(tower.module): tower for tower in adapter.towers.values()}
+    return list(towers.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pruners.counting import StageCounts, split_budget
@@ -13,36 +13,37 @@ from pruners.stages import Stage
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a schedule that drop tokens on one model, with their counts.
+    """The stages of a schedule that drop tokens.
 
     Attributes:
+        schedule: The schedule.
         encoder: The stage at layer 0, or None.
         decoder: Stages by decoder layer.
         compact: Whether positions are counted anew after each drop.
     """
 
-    encoder: tuple[Stage, StageCounts] | None
-    decoder: Mapping[int, tuple[Stage, StageCounts]]
+    schedule: Schedule
+    encoder: Stage | None
+    decoder: Mapping[int, Stage]
     compact: bool
 
     @classmethod
-    def of(cls, schedule: Schedule, visual_tokens: int) -> Plan:
-        """Work out which stages of a schedule drop tokens.
+    def of(cls, schedule: Schedule) -> Plan:
+        """Work out which stages of a schedule can drop tokens.
 
         Args:
             schedule: The schedule.
-            visual_tokens: Visual tokens of the dense model.
 
         Returns:
-            The plan. A stage that leaves as many tokens alive as there were is not in it.
+            The plan. A stage that never leaves fewer tokens alive than there were is not in it.
         """
         active = {}
-        previous = visual_tokens
-        for stage, counts in zip(schedule.stages, schedule.counts(visual_tokens), strict=True):
-            if counts.alive < previous:
-                active[stage.layer] = (stage, counts)
-            previous = counts.alive
-        return cls(active.pop(0, None), active, schedule.positions == "compact")
+        alive = 1.0
+        for stage in schedule.stages:
+            if stage.retention < alive or (stage.in_tower and stage.retention < 1):
+                active[stage.layer] = stage
+            alive = min(alive, stage.retention)
+        return cls(schedule, active.pop(0, None), active, schedule.positions == "compact")
 
     @property
     def prunes(self) -> bool:
@@ -52,25 +53,43 @@ class Plan:
     @property
     def in_tower(self) -> bool:
         """Whether tokens leave inside the vision tower."""
-        return self.encoder is not None and self.encoder[0].in_tower
+        return self.encoder is not None and self.encoder.in_tower
 
     @property
-    def stages(self) -> Iterator[tuple[Stage, StageCounts]]:
+    def stages(self) -> Iterator[Stage]:
         """The stages that choose tokens, in order; one that drops all of them does not choose."""
         if self.encoder is not None:
             yield self.encoder
-        yield from (stage for stage in self.decoder.values() if stage[1].alive > 0)
+        yield from (stage for stage in self.decoder.values() if stage.retention > 0)
 
     @property
     def question_scorer(self) -> SimilarityFusion | QuestionRelevance | None:
         """The first scorer that compares the image with the question, or None."""
-        for stage, counts in self.stages:
+        for stage in self.stages:
             scorer = stage.scorer
             if isinstance(scorer, QuestionRelevance):
                 return scorer
-            if isinstance(scorer, SimilarityFusion) and fusion_split(stage, counts)[0] > 0:
+            if isinstance(scorer, SimilarityFusion) and scorer.weight > 0:
                 return scorer
         return None
+
+    def counts(self, tiles: Sequence[int]) -> Mapping[int, StageCounts]:
+        """Count what the stages leave of a sample.
+
+        Args:
+            tiles: Visual tokens of each tile of the sample.
+
+        Returns:
+            Counts by layer, of those stages that drop tokens of such a sample.
+        """
+        if not tiles:
+            return {}
+        previous, dropping = sum(tiles), {}
+        for counts in self.schedule.counts(previous, tiles):
+            if counts.alive < previous:
+                dropping[counts.layer] = counts
+            previous = counts.alive
+        return dropping
 
 
 def patches_chosen(stage: Stage, counts: StageCounts) -> int:

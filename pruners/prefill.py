@@ -1,8 +1,8 @@
-"""One prefill of a pruned model: the prompt's way through the stages."""
+"""One prefill of a pruned model: the prompts' way through the stages."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,172 +10,112 @@ from torch import Tensor
 
 from pruners.adapters import ModelAdapter
 from pruners.attention_rows import LayerAttention
+from pruners.batch import Batch
 from pruners.cache import CachedStage, PrunedCache
-from pruners.counting import StageCounts
 from pruners.decoder_stage import DecoderReads, run_decoder_stage
-from pruners.encoder_stage import run_encoder_stage
-from pruners.errors import InputError
+from pruners.encoded_media import EncodedMedia
+from pruners.encoder_stage import run_encoder_stage, sample_patch_scores
+from pruners.groups import Group, GroupReader, groups_of
 from pruners.layer_arguments import with_positions
+from pruners.media import Kind
 from pruners.plan import Plan
-from pruners.prefill_record import PrefillRecord, StageRecord
+from pruners.prefill_record import GroupRecord, PrefillRecord, StageRecord
+from pruners.prompt import Prompt
 from pruners.reads import reads_previous_layer, reads_raters
 from pruners.saliency import rater_mask
+from pruners.samples import samples_of
 from pruners.scorers import VisionScorer
 from pruners.scores import Scores
 from pruners.selection import gather_tokens
 from pruners.sequence import Layout, Selection, positions_from_zero
 from pruners.stages import Stage
 from pruners.text_tower import QuestionOutputs
-from pruners.vision_outputs import VisionOutputs
-from pruners.vision_scores import patch_scores
 
 
 class Prefill:
     """A prefill under way; its methods are called in the order in which the model runs.
 
     Attributes:
-        image_mask: True where an image placeholder is, (batch, length).
-        input_ids: Token ids, to read the questions from, or None.
-        questions: Questions, one per sample: those that were given with the call, or found before
-            the first stage; None if there are none.
-        vision: What is known of the images, once the vision tower has run.
-        tower: What is left of the images, once they have gone through a tower that drops tokens.
-        layout: The sequence as it is; None before the decoder.
+        prompt: The prompts.
+        encoded: Its images and videos, as far as they have been encoded.
+        questions: Questions, one per sample, or None; needed before the decoder runs.
+        batch: The sequences as they are; None before the decoder.
     """
 
     def __init__(
         self,
         adapter: ModelAdapter,
         plan: Plan,
-        image_mask: Tensor,
+        prompt: Prompt,
         *,
-        input_ids: Tensor | None = None,
         questions: QuestionOutputs | None = None,
-        vision: VisionOutputs | None = None,
     ) -> None:
         """Start a prefill.
 
         Args:
             adapter: The model.
             plan: The plan.
-            image_mask: True where an image placeholder is, (batch, length).
-            input_ids: Token ids, (batch, length), or None.
+            prompt: The prompts.
             questions: Questions, one per sample, or None.
-            vision: Vision outputs, one image per sample, or None if the tower is still to run.
-
-        Raises:
-            InputError: A sample has not the placeholders of exactly one image.
         """
-        _check_images(image_mask, adapter.visual_tokens)
-        self.image_mask = image_mask
-        self.input_ids = input_ids
+        self.prompt = prompt
+        self.encoded: dict[Kind, EncodedMedia] = {}
         self.questions = questions
-        self.vision = vision
-        self.tower: Selection | None = None
-        self.layout: Layout | None = None
+        self.batch: Batch | None = None
         self._adapter = adapter
         self._plan = plan
-        self._selection: Selection | None = None
-        self._dense: Layout | None = None
-        # Layouts by boundary; those of the layers before the first decoder boundary are at 0.
-        self._layouts: dict[int, Layout] = {}
+        # An image takes as many positions with M-RoPE as its longer side has tokens, however many
+        # are left, so there is nothing to compact.
+        self._compact = plan.compact and adapter.position_axes == 1
+        self._readers: tuple[GroupReader, ...] = ()
+        self._dense: Batch | None = None
+        # Batches by boundary; those of the layers before the first decoder boundary are at 0.
+        self._batches: dict[int, Batch] = {}
         self._cache: Any = None
         self._rotation: tuple[Tensor, Tensor] | None = None
-        self._attention_mask: Any = None
-        # What decoder stages read beside the sequence itself.
-        self._raters: Tensor | None = None
-        self._previous: LayerAttention | None = None
+        self._masks: dict[str, Any] = {}
+        # What decoder stages read beside the sequences themselves.
+        self._raters: list[Tensor | None] = []
+        self._previous: list[LayerAttention | None] = []
+        self._added: list[list[Tensor]] = []
 
-    def enter_projector(self) -> Tensor | None:
-        """Run the encoder stage, if it works on vision features.
-
-        Returns:
-            The features that the projector gets, (batch, alive, width); None for all of them.
-
-        Raises:
-            InputError: There are not as many images as samples.
-        """
-        images = self.tower.tokens if self.tower is not None else self.vision
-        rows = self.image_mask.shape[0]
-        if images is not None and len(images) != rows:
-            raise InputError(
-                f"{len(images)} images were given for {rows} samples; pruning supports "
-                "exactly one image per sample"
-            )
-        if self.tower is not None:
-            self._selection = self.tower
-        elif self._plan.encoder is not None and self.vision is not None:
-            if self._plan.encoder[0].features == "projected":
-                return None
-            skipped = 1 if self._adapter.class_token else 0
-            self._selection = self._choose(self.vision, self.vision.features[:, skipped:])
-        return None if self._selection is None else self._selection.tokens
-
-    def leave_projector(self, projected: Tensor) -> Tensor | None:
-        """Take over the projected features, or run the encoder stage that works on them.
-
-        Args:
-            projected: The projector's output, (batch, alive or N, width).
-
-        Returns:
-            The features alive, padded with zeros to as many tokens as the prompt has placeholders;
-            None without an encoder stage.
-        """
-        if self._selection is not None:
-            self._selection = replace(self._selection, tokens=projected)
-        elif self._plan.encoder is not None and self.vision is not None:
-            self._selection = self._choose(self.vision, projected)
-        else:
-            return None
-        return padded(self._selection.tokens, self._adapter.visual_tokens)
-
-    def _choose(self, vision: VisionOutputs, patches: Tensor) -> Selection:
-        assert self._plan.encoder is not None
-        return run_encoder_stage(
-            *self._plan.encoder,
-            vision,
-            self.questions,
-            patches=patches,
-            vision_layers=len(self._adapter.vision_layers),
-        )
+    @property
+    def skips_projector(self) -> bool:
+        """Whether the projector is still to run, on what a stage keeps."""
+        return self.batch is None and projects_later(self._plan, self._adapter)
 
     def enter_decoder(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Drop from the prompt what the encoder stage did not keep.
+        """Drop from the prompts what the encoder stage does not keep.
 
         Args:
             kwargs: Arguments of the decoder.
 
         Returns:
-            Its arguments for the shorter prompt.
+            Its arguments for the shorter prompts.
 
         Raises:
-            InputError: The attention mask is no padding mask.
+            InputError: Prompts and media do not fit each other, or a question is missing.
         """
-        mask = kwargs.get("attention_mask")
-        if mask is not None and mask.ndim != 2:
-            raise InputError(
-                f"the attention mask has {mask.ndim} dimensions; pruning needs a padding mask of "
-                "shape (batch, length)"
-            )
-        count, position_ids = self._adapter.visual_tokens, kwargs.get("position_ids")
-        self._dense = self.layout = Layout.dense(self.image_mask, count, position_ids, mask)
-        if self._selection is not None:
-            hidden, self.layout = self._dense.drop(
-                kwargs["inputs_embeds"], self._selection, compact=self._plan.compact
-            )
-            # An explicit mask, because positions with gaps alone would be read as packed sequences.
-            shorter = self.layout.mask
-            if shorter is None:
-                shorter = torch.ones_like(self.layout.source)
-            kwargs = {
-                **kwargs,
-                "inputs_embeds": hidden,
-                "position_ids": self.layout.position_ids,
-                "attention_mask": shorter if mask is None else shorter.to(mask.dtype),
-            }
-        self._layouts[0] = self.layout
+        added, kwargs = self._adapter.take_added_features(kwargs)
+        embeds = kwargs["inputs_embeds"]
+        samples = samples_of(self.prompt, self.encoded)
+        groups = groups_of(samples, self._plan, embeds.device)
+        self._readers = tuple(GroupReader(group, self.encoded, self.questions) for group in groups)
+        self.batch = self._dense = self._dense_batch(groups, kwargs)
+        self._added = [self._of_groups(features) for features in added]
+        later = projects_later(self._plan, self._adapter)
+        if any(0 in group.counts or (later and group.classes) for group in groups):
+            embeds, self.batch = self.batch.changed(embeds, self._run_encoder_stage)
+            # The decoder's own positions and masks are not used: every layer gets its batch's.
+            kwargs = {**kwargs, "position_ids": None, "attention_mask": None}
+            kwargs["inputs_embeds"] = embeds
+            self._rotation = self._adapter.rotation(embeds, self.batch.position_ids)
+        self._batches[0] = self.batch
         if reads_raters(self._plan):
-            self._raters = self._find_raters(self.layout, kwargs["inputs_embeds"])
+            self._raters = [
+                self._find_raters(group, layout, group.of(embeds))
+                for group, layout in zip(groups, self.batch.layouts, strict=True)
+            ]
         return kwargs
 
     def enter_layer(
@@ -191,15 +131,25 @@ class Prefill:
         Returns:
             What the layer gets instead.
         """
+        assert self.batch is not None
         self._cache = kwargs.get("past_key_values")
         rotation = kwargs["position_embeddings"]
-        if index in self._plan.decoder:
-            hidden = self._run_stage(index, hidden, rotation)
+        if 0 < index <= len(self._added):
+            hidden = self._add_features(hidden, self._added[index - 1])
+        if index > 0 and any(index in group.counts for group in self.batch.groups):
+            hidden = self._run_stage(index, hidden, self._rotation or rotation)
         following = self._plan.decoder.get(index + 1)
-        self._previous = None
-        if following is not None and reads_previous_layer(following[0]):
-            self._previous = self._attention(index, hidden, self._rotation or rotation)
-        return hidden, with_positions(kwargs, self._rotation, self._attention_mask)
+        self._previous = []
+        if following is not None and reads_previous_layer(following):
+            self._previous = [
+                self._attention(index, group, hidden, self._rotation or rotation)
+                if index + 1 in group.counts
+                else None
+                for group in self.batch.groups
+            ]
+        if self._rotation is None:
+            return hidden, with_positions(kwargs, None, None)
+        return hidden, with_positions(kwargs, self._rotation, self._mask(index, hidden))
 
     def finish(self) -> tuple[PrefillRecord, Any, PrunedCache | None]:
         """Say what was kept.
@@ -208,87 +158,187 @@ class Prefill:
             The record, the key-value cache that was filled, and what it holds; both None without
             a cache.
         """
-        active = [0] if self._selection is not None else []
-        active += [layer for layer in self._layouts if layer > 0]
-        records = (
-            StageRecord(layer, layout.origin, layout.contextual, layout.source)
-            for layer in active
-            if (layout := self._layouts[layer])
-        )
-        record = PrefillRecord(tuple(records))
-        if self._cache is None or self._dense is None:
+        assert self._dense is not None
+        groups = self._dense.groups
+        record = PrefillRecord(tuple(map(self._record, range(len(groups)), groups)))
+        if self._cache is None:
             return record, None, None
         first, *stages = (
-            CachedStage.after(layer, layout, self._dense, compact=self._plan.compact)
-            for layer, layout in self._layouts.items()
+            CachedStage.after(layer, batch, self._dense, compact=self._compact)
+            for layer, batch in self._batches.items()
         )
-        prompt = self._dense.source.shape[1]
-        return record, self._cache, PrunedCache(prompt, first, tuple(stages))
+        padded = self.prompt.real is not None
+        return record, self._cache, PrunedCache(self.prompt.length, first, tuple(stages), padded)
+
+    def _record(self, number: int, group: Group) -> GroupRecord:
+        records = []
+        for layer, batch in self._batches.items():
+            if layer not in group.counts:
+                continue
+            layout = batch.layouts[number]
+            positions = layout.source
+            if len(batch.groups) > 1 and layout.mask is not None:
+                added = ~layout.mask & ~self._is_dense_padding(number, layout)
+                positions = positions.masked_fill(added, -1)
+            records.append(StageRecord(layer, layout.origin, layout.contextual, positions))
+        return GroupRecord(group.rows, group.visual, tuple(records))
+
+    def _is_dense_padding(self, number: int, layout: Layout) -> Tensor:
+        assert self._dense is not None
+        dense = self._dense.layouts[number].mask
+        if dense is None:
+            return torch.zeros_like(layout.source, dtype=torch.bool)
+        return ~dense.to(layout.source.device).gather(1, layout.source)
+
+    def _dense_batch(self, groups: tuple[Group, ...], kwargs: dict[str, Any]) -> Batch:
+        mask = kwargs.get("attention_mask") if self.prompt.real is not None else None
+        position_ids = kwargs.get("position_ids")
+        if position_ids is not None:
+            # Qwen's models put the text's positions before those of the axes.
+            axes = self._adapter.position_axes
+            position_ids = position_ids[-axes:] if position_ids.ndim == 3 else position_ids
+            rows = len(self.prompt)
+            position_ids = position_ids.expand(*position_ids.shape[:-2], rows, -1)
+        layouts = tuple(
+            Layout.dense(
+                group.visual,
+                self.prompt.length,
+                None if position_ids is None else group.of(position_ids, dim=-2),
+                None if mask is None else group.of(mask),
+                in_one_piece=group.in_one_piece,
+            )
+            for group in groups
+        )
+        padding = tuple(min(map(self.prompt.padding, group.rows)) for group in groups)
+        return Batch(groups, layouts, padding, self.prompt.padding_side)
+
+    def _run_encoder_stage(self, number: int, hidden: Tensor) -> tuple[Tensor, Layout]:
+        assert self._dense is not None
+        layout = self._dense.layouts[number]
+        reader = self._readers[number]
+        later = projects_later(self._plan, self._adapter)
+        if not reader.group.classes or not (later or 0 in reader.group.counts):
+            return hidden, layout
+        features = None if later else gather_tokens(hidden, layout.visual)
+        tower = self._adapter.towers[reader.group.classes[0].kind]
+        selection = run_encoder_stage(self._plan, reader, features, tower)
+        if later:
+            assert self._adapter.projector is not None
+            projected = self._adapter.projector(selection.tokens)
+            selection = Selection(
+                projected, selection.indices, selection.contextual, selection.sizes
+            )
+        return layout.drop(hidden, selection, compact=self._compact)
 
     def _run_stage(self, index: int, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        assert self.layout is not None
-        adapter = self._adapter
+        assert self.batch is not None
         # With a model spread over several devices, the layer's inputs are moved after this hook.
-        device = next(adapter.decoder_layers[index].parameters()).device
-        hidden, layout = hidden.to(device), self.layout.to(device)
-        stage, counts = self._plan.decoder[index]
-        previous = self._previous
-        reads = DecoderReads(
-            next=self._attention(index, hidden, self._rotation or rotation),
-            previous=None if previous is None else previous.to(device),
-            compared=lambda: adapter.decoder_norm(hidden),
-            rotation_from_zero=lambda: adapter.rotation(hidden, positions_from_zero(layout)),
-            patch_scores=self._patch_scores(stage, counts),
-            raters=None if self._raters is None else self._raters.to(device),
-        )
-        selection = run_decoder_stage(stage, counts, hidden, layout, reads)
-        hidden, layout = layout.drop(hidden, selection, compact=self._plan.compact)
-        self._rotation = adapter.rotation(hidden, layout.position_ids)
-        self._attention_mask = adapter.causal_mask(hidden, layout.mask, self._cache, index)
-        self._layouts[index] = self.layout = layout
+        device = next(self._adapter.decoder_layers[index].parameters()).device
+        hidden, batch = hidden.to(device), self.batch.to(device)
+        run = partial(self._run_group_stage, index, batch, rotation)
+        hidden, batch = batch.changed(hidden, run)
+        self._rotation = self._adapter.rotation(hidden, batch.position_ids)
+        self._masks = {}
+        self._batches[index] = self.batch = batch
         return hidden
 
+    def _run_group_stage(
+        self,
+        index: int,
+        batch: Batch,
+        rotation: tuple[Tensor, Tensor],
+        number: int,
+        hidden: Tensor,
+    ) -> tuple[Tensor, Layout]:
+        group, layout = batch.groups[number], batch.layouts[number]
+        counts = group.counts.get(index)
+        if counts is None:
+            return hidden, layout
+        adapter, stage = self._adapter, self._plan.decoder[index]
+        previous = self._previous[number] if self._previous else None
+        raters = self._raters[number] if self._raters else None
+        cos, sin = (group.of(part.expand(len(self.prompt), -1, -1)) for part in rotation)
+        reads = DecoderReads(
+            next=LayerAttention(
+                adapter.decoder_layer(index), hidden, (cos.to(hidden.device), sin.to(hidden.device))
+            ),
+            previous=None if previous is None else previous.to(hidden.device),
+            compared=lambda: adapter.decoder_norm(hidden),
+            rotation_from_zero=lambda: adapter.rotation(hidden, positions_from_zero(layout)),
+            patch_scores=self._patch_scores(stage, number),
+            raters=None if raters is None else raters.to(hidden.device),
+        )
+        selection = run_decoder_stage(stage, counts, hidden, layout, reads)
+        return layout.drop(hidden, selection, compact=self._compact)
+
     def _attention(
-        self, index: int, hidden: Tensor, rotation: tuple[Tensor, Tensor]
+        self, index: int, group: Group, hidden: Tensor, rotation: tuple[Tensor, Tensor]
     ) -> LayerAttention:
         device = next(self._adapter.decoder_layers[index].parameters()).device
-        cos, sin = rotation
-        rotation = (cos.to(device), sin.to(device))
-        return LayerAttention(self._adapter.decoder_layer(index), hidden.to(device), rotation)
+        cos, sin = (group.of(part.expand(len(hidden), -1, -1)).to(device) for part in rotation)
+        own = group.of(hidden).to(device)
+        return LayerAttention(self._adapter.decoder_layer(index), own, (cos, sin))
 
-    def _patch_scores(self, stage: Stage, counts: StageCounts) -> Scores | None:
+    def _mask(self, index: int, hidden: Tensor) -> Any:
+        """Return what a layer's attention gets, made once for all layers of a kind."""
+        assert self.batch is not None
+        kind = self._adapter.attention_type(index)
+        if kind not in self._masks:
+            mask = self.batch.mask
+            self._masks[kind] = self._adapter.causal_mask(hidden, mask, self._cache, index)
+        return self._masks[kind]
+
+    def _patch_scores(self, stage: Stage, number: int) -> Scores | None:
+        counts = self._readers[number].group.counts[stage.layer]
         if counts.alive == 0 or not isinstance(stage.scorer, VisionScorer):
             return None  # a stage that drops all tokens chooses none
-        assert self.vision is not None
-        return patch_scores(stage, counts, self.vision, self.questions)
+        return sample_patch_scores(stage, counts, self._readers[number])
 
-    def _find_raters(self, layout: Layout, embeds: Tensor) -> Tensor:
-        """Find SparseVLM's raters among the text tokens: (batch, dense length)."""
-        assert self._dense is not None
+    def _find_raters(self, group: Group, layout: Layout, embeds: Tensor) -> Tensor | None:
+        """Find SparseVLM's raters among the text tokens: (samples, dense length)."""
+        if not group.counts:
+            return None
         text = layout.text
         visual = gather_tokens(embeds, layout.visual)
         raters = rater_mask(visual, gather_tokens(embeds, text), layout.is_question(text))
-        nowhere = torch.zeros_like(self._dense.source, dtype=torch.bool)
+        nowhere = torch.zeros(
+            len(group.rows), self.prompt.length, dtype=torch.bool, device=text.device
+        )
         return nowhere.scatter(1, layout.source.gather(1, text), raters)
 
+    def _of_groups(self, features: Tensor) -> list[Tensor]:
+        """Split features of all visual tokens by group: (samples, N, width) each."""
+        assert self._dense is not None
+        counts = {row: group.visual.shape[1] for group in self._dense.groups for row in group.rows}
+        parts = torch.split(features, [counts[row] for row in sorted(counts)])
+        return [torch.stack([parts[row] for row in group.rows]) for group in self._dense.groups]
 
-def padded(features: Tensor, count: int) -> Tensor:
-    """Pad image features with zeros, for prompts with more placeholders.
+    def _add_features(self, hidden: Tensor, features: list[Tensor]) -> Tensor:
+        """Add features to the visual tokens that are left, each those of the token it comes from.
+
+        A contextual token gets those of the token it was merged into.
+        """
+        assert self.batch is not None
+
+        def add(number: int, own: Tensor) -> Tensor:
+            assert self.batch is not None
+            layout = self.batch.layouts[number].to(own.device)
+            chosen = gather_tokens(features[number].to(own.device), layout.origin)
+            places = layout.visual.unsqueeze(-1).expand_as(chosen)
+            return own.scatter_add(1, places, chosen.to(own.dtype))
+
+        return self.batch.mapped(hidden, add)
+
+
+def projects_later(plan: Plan, adapter: ModelAdapter) -> bool:
+    """Say whether the projector runs on what a stage at layer 0 keeps, instead of on everything.
 
     Args:
-        features: Features, (batch, alive, width).
-        count: Placeholders per prompt.
+        plan: The plan.
+        adapter: The model.
 
     Returns:
-        Features, (batch, count, width).
+        Whether the stage works on the vision tower's features.
     """
-    return torch.nn.functional.pad(features, (0, 0, 0, count - features.shape[1]))
-
-
-def _check_images(image_mask: Tensor, expected: int) -> None:
-    found = image_mask.sum(dim=1).tolist()
-    if any(count != expected for count in found):
-        raise InputError(
-            f"the samples have {found} image placeholders, but pruning supports exactly one image "
-            f"per sample, which has {expected}; split the batch or remove the schedule"
-        )
+    encoder = plan.encoder
+    return encoder is not None and adapter.projector is not None and encoder.features == "vision"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
@@ -14,17 +14,17 @@ from pruners.errors import InputError
 class PromptReader:
     """Finds the question in token ids, with the tokenizer that made them."""
 
-    def __init__(self, processor: Any, name: str, image_token_id: int) -> None:
+    def __init__(self, processor: Any, name: str, placeholders: Collection[int]) -> None:
         """Prepare to read; a processor that is not given is loaded when first needed.
 
         Args:
             processor: The model's processor or tokenizer, or None.
             name: Folder or hub name of the model, to load its processor from.
-            image_token_id: Token id of an image placeholder.
+            placeholders: Token ids of image and video placeholders.
         """
         self._processor = processor
         self._name = name
-        self._image_token_id = image_token_id
+        self._placeholders = frozenset(placeholders)
         self._ending: str | None = None
 
     def read(
@@ -57,11 +57,11 @@ class PromptReader:
         self, tokenizer: Any, ids: Sequence[int], ending: str, text: Literal["question", "prompt"]
     ) -> str:
         def decode(part: Sequence[int]) -> str:
-            kept = [token for token in part if token != self._image_token_id]
+            kept = [token for token in part if token not in self._placeholders]
             decoded: str = tokenizer.decode(kept, skip_special_tokens=True)
             return decoded.partition(ending)[0].strip()
 
-        last = max((i for i, token in enumerate(ids) if token == self._image_token_id), default=-1)
+        last = max((i for i, token in enumerate(ids) if token in self._placeholders), default=-1)
         question = decode(ids[last + 1 :]) if text == "question" else ""
         return question or decode(ids)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from pruners.adapters import ModelAdapter
-from pruners.counting import StageCounts
 from pruners.merges import BipartiteMatching, NearestReference
-from pruners.plan import Plan, fusion_split
+from pruners.plan import Plan
 from pruners.scorers import (
     ClsAttention,
     KeyNorm,
@@ -35,23 +34,23 @@ def vision_parts(plan: Plan, adapter: ModelAdapter) -> VisionParts:
     if plan.in_tower:
         return VisionParts(pixels=True)
     saliency_layers, encodings = set(), set()
-    for stage, counts in plan.stages:
+    for stage in plan.stages:
         scorer = stage.scorer
         if isinstance(scorer, ClsAttention):
             saliency_layers.add(scorer.layer)
         elif isinstance(scorer, SimilarityFusion):
-            by_similarity, by_saliency = fusion_split(stage, counts)
-            if by_similarity:
+            if scorer.weight > 0:
                 encodings.add(scorer.encoding)
-            if by_saliency:
+            if scorer.weight < 1:
                 saliency_layers.add(scorer.saliency_layer)
         if isinstance(stage.selector, LocalWindows):
-            saliency_layers.add(window_layer(stage.selector, len(adapter.vision_layers)))
-    scorers = [stage.scorer for stage, _ in plan.stages]
-    encoder = plan.encoder[0] if plan.encoder else None
+            layers = len(adapter.towers["image"].layers)
+            saliency_layers.add(window_layer(stage.selector, layers))
+    scorers = [stage.scorer for stage in plan.stages]
+    encoder = plan.encoder
     return VisionParts(
         saliency_layers=frozenset(saliency_layers),
-        keys=plan.encoder is not None and compares_keys(*plan.encoder),
+        keys=encoder is not None and compares_keys(encoder),
         encodings=frozenset(encodings),
         patch_attention=encoder is not None and isinstance(encoder.scorer, VisualSelfAttention),
         key_norms=encoder is not None and isinstance(encoder.scorer, KeyNorm),
@@ -72,18 +71,17 @@ def window_layer(selector: LocalWindows, layers: int) -> int:
     return min(math.floor(selector.depth * layers + 0.5), layers - 1) - layers
 
 
-def compares_keys(stage: Stage, counts: StageCounts) -> bool:
+def compares_keys(stage: Stage) -> bool:
     """Say whether what a stage drops is merged by its keys.
 
     Args:
         stage: The stage.
-        counts: Its token counts.
 
     Returns:
         Whether keys are read for merging.
     """
     if isinstance(stage.merge, NearestReference):
-        return counts.contextual > 0
+        return stage.contextual > 0
     return isinstance(stage.merge, BipartiteMatching)
 
 
@@ -113,4 +111,4 @@ def reads_raters(plan: Plan) -> bool:
     Returns:
         Whether a scorer reads their attention.
     """
-    return any(isinstance(stage.scorer, RaterAttention) for stage, _ in plan.stages)
+    return any(isinstance(stage.scorer, RaterAttention) for stage in plan.stages)

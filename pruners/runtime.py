@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from pruners.adapters import ModelAdapter, adapter_for
+from pruners.encoded_media import EncodedMedia
 from pruners.errors import InputError, ModelError, ScheduleMismatchError
 from pruners.hooks import PruningHooks
+from pruners.media import whole_images
 from pruners.per_thread import PerThread
 from pruners.plan import Plan
 from pruners.prefill import Prefill
 from pruners.prefill_record import PrefillRecord
+from pruners.prompt import Prompt
 from pruners.questions import PromptReader
 from pruners.reads import vision_parts
 from pruners.schedule import Schedule
 from pruners.text_tower import QuestionOutputs, TextTower
+from pruners.tower import TowerPruning
 from pruners.vision import check_layers, check_text_tower
 from pruners.vision_outputs import VisionOutputs
+from pruners.vision_towers import TowerOutputs
+from pruners.vision_towers.batched import BatchedTower
 
 _HANDLE = "_prunetune_handle"
 
@@ -136,15 +143,7 @@ class PrunedModel:
         input_ids = input_ids.to(adapter.device)
         if attention_mask is not None:
             attention_mask = attention_mask.to(adapter.device)
-        image_mask = input_ids == adapter.image_token_id()
-        prefill = Prefill(
-            adapter,
-            self._plan,
-            image_mask,
-            input_ids=input_ids,
-            questions=questions,
-            vision=vision,
-        )
+        prompt = Prompt.of_ids(adapter, input_ids, attention_mask)
         for name, given in (("images", vision), ("questions", questions)):
             if given is not None and len(given) != input_ids.shape[0]:
                 raise InputError(
@@ -152,15 +151,33 @@ class PrunedModel:
                     "per prompt"
                 )
         vision.check(self._parts)
+        if questions is None:
+            questions = self._questions_of(prompt)
+        prefill = Prefill(adapter, self._plan, prompt, questions=questions)
+        tower = adapter.towers["image"]
+        assert adapter.projector is not None
+        assert isinstance(tower, BatchedTower)
+        side = math.isqrt(tower.patches)
+        left = None
+        if self._plan.in_tower:
+            assert vision.pixels is not None
+            left = TowerPruning.recorded(tower.module(vision.pixels))
+        prefill.encoded["image"] = EncodedMedia(
+            whole_images(len(vision), (side, side)), TowerOutputs((vision,)), left
+        )
         with self._hooks.running(prefill):
-            features = self._hooks.project(vision)
             embeds = adapter.embed(input_ids)
-            embeds = embeds.masked_scatter(image_mask.unsqueeze(-1), features.to(embeds.dtype))
+            if not prefill.skips_projector:
+                assert vision.features is not None
+                patches = vision.features[:, 1:] if tower.class_token else vision.features
+                placeholders = (input_ids == adapter.placeholder_ids()["image"]).unsqueeze(-1)
+                features = adapter.projector(patches).to(embeds.dtype)
+                embeds = embeds.masked_scatter(placeholders, features)
             output = adapter.decoder(
                 inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False
             )
         hidden: Tensor = output.last_hidden_state
-        mask = attention_mask if prefill.layout is None else prefill.layout.mask
+        mask = attention_mask if prefill.batch is None else prefill.batch.mask
         if mask is None:
             last = hidden[:, -1]
         else:
@@ -170,13 +187,11 @@ class PrunedModel:
         logits: Tensor = adapter.head(last)
         return logits
 
-    def _questions_of(self, prefill: Prefill) -> QuestionOutputs | None:
-        """Find the questions of a prefill: given with it, given before, or read from the prompt."""
+    def _questions_of(self, prompt: Prompt) -> QuestionOutputs | None:
+        """Find the questions of prompts: given before the call, or read from the prompts."""
         if not self._parts.need_text_tower:
             return None
-        rows = prefill.image_mask.shape[0]
-        if prefill.questions is not None:
-            return prefill.questions
+        rows = len(prompt)
         given = self._given.value
         if given is not None:
             if rows % len(given):
@@ -186,15 +201,15 @@ class PrunedModel:
             # Beam search and several returned sequences repeat each sample.
             indices = torch.arange(len(given), device=given.tokens.device)
             return given.select(indices.repeat_interleave(rows // len(given)))
-        if prefill.input_ids is None or self._text_tower is None:
+        if prompt.ids is None or self._text_tower is None:
             return None
         scorer = self._plan.question_scorer
         assert scorer is not None
-        texts = self._reader.read(prefill.input_ids, scorer.text)
+        texts = self._reader.read(prompt.ids, scorer.text)
         distinct = list(dict.fromkeys(texts))
         encoded = self._text_tower.encode(distinct)
         chosen = torch.tensor([distinct.index(text) for text in texts])
-        return encoded.select(chosen.to(encoded.tokens.device))
+        return encoded.select(chosen.to(encoded.tokens.device, non_blocking=True))
 
 
 def apply_schedule(
@@ -233,11 +248,14 @@ def apply_schedule(
             "the model already has a schedule; call remove() on its handle before applying another"
         )
     _check_depth(adapter, schedule)
-    plan = Plan.of(schedule, adapter.visual_tokens)
+    plan = Plan.of(schedule)
+    _check_encoder_stage(adapter, plan)
     parts = vision_parts(plan, adapter)
     check_layers(adapter, parts)
     tower = _find_text_tower(adapter, plan, text_tower) if parts.need_text_tower else None
-    reader = PromptReader(processor, getattr(model, "name_or_path", ""), adapter.image_token_id())
+    reader = PromptReader(
+        processor, getattr(model, "name_or_path", ""), adapter.placeholder_ids().values()
+    )
     return PrunedModel(adapter, schedule, plan, tower, reader)
 
 
@@ -255,6 +273,23 @@ def _check_depth(adapter: ModelAdapter, schedule: Schedule) -> None:
                 f"the schedule has a stage at layer {stage.layer}, but the model has {layers} "
                 f"decoder layers; expected at most {layers - 1}"
             )
+
+
+def _check_encoder_stage(adapter: ModelAdapter, plan: Plan) -> None:
+    """Refuse what a family cannot do whose tokens are merged or arranged behind the projector."""
+    if plan.encoder is None or adapter.projector is not None:
+        return
+    if plan.in_tower:
+        raise ScheduleMismatchError(
+            f"scorer {plan.encoder.scorer.kind!r} drops tokens inside the vision tower, but a "
+            f"{adapter.family!r} model arranges whole images behind it; use a scorer that prunes "
+            "behind the tower, such as 'visual-self-attention'"
+        )
+    if plan.encoder.keeps_cls:
+        raise ScheduleMismatchError(
+            f"the schedule keeps the CLS token, but a {adapter.family!r} model projects none; set "
+            "keep_cls to False in the scorer of the stage at layer 0"
+        )
 
 
 def _find_text_tower(

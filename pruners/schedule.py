@@ -208,15 +208,18 @@ class Schedule(_Record):
             One entry per stage, in order. A stage that leaves as many tokens alive as the one
             before it does nothing, so its contextual count is 0.
         """
-        counts = []
-        previous = visual_tokens
+        counts: list[StageCounts] = []
+        previous, retention = visual_tokens, 1.0
         for stage in self.stages:
             if stage.layer == 0 and stage.scope == "tile":
                 count = _sum(self.tile_counts(size) for size in tiles or (visual_tokens,))
+            elif stage.retention == retention:
+                # Nothing is dropped, even where tiles were rounded to more than their sum is.
+                count = StageCounts(stage.layer, previous, previous, 0)
             else:
                 count = _stage_counts(stage, visual_tokens, previous)
             counts.append(count)
-            previous = count.alive
+            previous, retention = count.alive, stage.retention
         return tuple(counts)
 
     def tile_counts(self, tokens: int) -> StageCounts:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pruners.selection import gather_tokens
 
@@ -16,8 +18,8 @@ class Selection:
 
     Attributes:
         tokens: Vectors of the tokens alive, dominant before contextual, (batch, alive, width).
-        indices: For each, which visual token of before it is, or was merged into; -1 is the CLS
-            token. (batch, alive)
+        indices: For each, which visual token of before it is, or was merged into; ``-1 - i`` is the
+            CLS token of the tile whose first visual token is i. (batch, alive)
         contextual: How many, at the end, are contextual.
         sizes: Patches in each token, (batch, alive); None where these are what they were.
     """
@@ -66,13 +68,16 @@ class Layout:
 
     Attributes:
         visual: Where the visual tokens are, rising, (batch, visual).
-        origin: Which of the dense model's N visual tokens each is or was merged into; -1 is the
-            CLS token. (batch, visual)
+        origin: Which of the dense model's N visual tokens each is or was merged into; ``-1 - i`` is
+            the CLS token of the tile whose first token is i. (batch, visual)
         contextual: Which of them are contextual, (batch, visual).
         source: Where each position comes from in the dense sequence, (batch, length).
-        position_ids: Positions for the rotary embedding, (batch, length).
+        position_ids: Positions for the rotary embedding, (batch, length), or (axes, batch, length)
+            where it has several axes.
         mask: True for tokens, False for padding, (batch, length); None without padding.
         patches: Visual tokens of the dense model (N).
+        in_one_piece: Whether the visual tokens are one tile without anything in between; else each
+            stays where it is, between whatever else is there.
         sizes: Patches in each visual token, (batch, visual); None for one each.
     """
 
@@ -83,42 +88,51 @@ class Layout:
     position_ids: Tensor
     mask: Tensor | None
     patches: int
+    in_one_piece: bool = True
     sizes: Tensor | None = None
 
     @classmethod
     def dense(
         cls,
-        image_mask: Tensor,
-        visual_tokens: int,
+        visual: Tensor,
+        length: int,
         position_ids: Tensor | None,
         mask: Tensor | None,
+        *,
+        in_one_piece: bool = True,
     ) -> Layout:
         """Describe a sequence that nothing has been dropped from.
 
         Args:
-            image_mask: True where an image placeholder is; `visual_tokens` per row.
-                (batch, length)
-            visual_tokens: Visual tokens per sample.
-            position_ids: Positions, (batch or 1, length); None counts from 0.
+            visual: Where the visual tokens are, rising, (batch, N).
+            length: Length of the sequence.
+            position_ids: Positions, (batch or 1, length), or (axes, batch, length); None counts
+                from 0.
             mask: Nonzero for tokens, 0 for padding, (batch, length); None without padding.
+            in_one_piece: Whether the visual tokens are one tile without anything in between.
 
         Returns:
             The layout.
         """
-        batch, length = image_mask.shape
-        device = image_mask.device
-        placeholders = image_mask.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
-        visual = placeholders[:, :visual_tokens]
-        source = torch.arange(length, device=device).expand(batch, -1)
+        batch, patches = visual.shape
+        source = torch.arange(length, device=visual.device).expand(batch, -1)
+        if position_ids is None:
+            position_ids = source
         return cls(
             visual=visual,
-            origin=torch.arange(visual_tokens, device=device).expand(batch, -1),
+            origin=torch.arange(patches, device=visual.device).expand(batch, -1),
             contextual=torch.zeros_like(visual, dtype=torch.bool),
             source=source,
-            position_ids=source if position_ids is None else position_ids.expand(batch, -1),
+            position_ids=position_ids.expand(*position_ids.shape[:-2], batch, -1),
             mask=None if mask is None else mask.bool(),
-            patches=visual_tokens,
+            patches=patches,
+            in_one_piece=in_one_piece,
         )
+
+    @property
+    def length(self) -> int:
+        """Length of the sequence."""
+        return self.source.shape[1]
 
     @property
     def last_token(self) -> Tensor:
@@ -131,9 +145,7 @@ class Layout:
     @property
     def text(self) -> Tensor:
         """Where everything is that is no visual token, rising, (batch, length - visual)."""
-        visual = torch.zeros_like(self.source, dtype=torch.uint8).scatter(1, self.visual, 1)
-        order = visual.argsort(dim=-1, stable=True)
-        return order[:, : self.source.shape[1] - self.visual.shape[1]]
+        return self._others
 
     def is_question(self, places: Tensor) -> Tensor:
         """Say which places lie behind the image and are no padding.
@@ -159,15 +171,18 @@ class Layout:
             position_ids=self.position_ids.to(device),
             mask=None if self.mask is None else self.mask.to(device),
             patches=self.patches,
+            in_one_piece=self.in_one_piece,
             sizes=None if self.sizes is None else self.sizes.to(device),
         )
 
     def drop(self, hidden: Tensor, selection: Selection, *, compact: bool) -> tuple[Tensor, Layout]:
         """Replace the visual tokens by those that a stage keeps.
 
-        They move to the first places of the visual tokens, in the stage's order; the places left
-        over leave the sequence. Each keeps the position of the token it is or was merged into (the
-        CLS token takes the first patch's), unless positions are compacted.
+        Tokens in one piece move to the first places of the visual tokens, in the stage's order.
+        Others, of several tiles or with separators or text in between, stand where the token
+        stood that they are or were merged into, a CLS token before the first token of its tile.
+        The places left over leave the sequence. Each keeps the position of that token (the CLS
+        token takes the first one's), unless positions are compacted.
 
         Args:
             hidden: Hidden states of the sequence, (batch, length, width).
@@ -178,40 +193,107 @@ class Layout:
             The shorter hidden states, and their layout.
         """
         alive = selection.indices.shape[1]
-        places, removed = self.visual[:, :alive], self.visual[:, alive:]
-        stays = torch.ones_like(self.source, dtype=torch.bool).scatter(1, removed, False)
-        length = stays.shape[1] - removed.shape[1]
-        order = (~stays).to(torch.uint8).argsort(dim=-1, stable=True)[:, :length]
-        chosen = selection.indices.clamp(min=0)
-
-        def rearrange(values: Tensor) -> Tensor:
-            moved = values.gather(1, self.visual).gather(1, chosen)
-            return values.scatter(1, places, moved).gather(1, order)
-
-        width = selection.tokens.shape[-1]
-        tokens = selection.tokens.to(hidden.dtype)
-        hidden = hidden.scatter(1, places.unsqueeze(-1).expand(-1, -1, width), tokens)
-        mask = None if self.mask is None else self.mask.gather(1, order)
-        made = torch.zeros_like(chosen, dtype=torch.bool)
+        made = torch.zeros_like(selection.indices, dtype=torch.bool)
         made[:, alive - selection.contextual :] = True
+        if not self.in_one_piece:
+            selection, made = _in_order(selection, made)
+        indices = selection.indices
+        chosen = indices.where(indices >= 0, -1 - indices)
+        stood = self.visual.gather(1, chosen)
+        others = self._others
+        # Twice the place, so that a CLS token has room before the first token of its tile.
+        in_place = 2 * stood - (indices < 0).long()
+        keys = 2 * self.visual[:, :alive] if self.in_one_piece else in_place
+        order = torch.cat([2 * others, keys], dim=1).argsort(dim=1)
+        places = order.argsort(dim=1)[:, others.shape[1] :]
+        kept = torch.cat([others, stood], dim=1).gather(1, order)
+        mask = None if self.mask is None else self.mask.gather(1, kept)
         layout = Layout(
             visual=places,
-            origin=self.origin.gather(1, chosen).where(selection.indices >= 0, -1),
+            origin=_origins(self.origin, indices),
             contextual=self.contextual.gather(1, chosen) | made,
-            source=rearrange(self.source),
-            position_ids=compact_positions(order, mask)
+            source=self.source.gather(1, kept),
+            position_ids=compact_positions(kept, mask)
             if compact
-            else rearrange(self.position_ids),
+            else _gather_last(self.position_ids, kept),
             mask=mask,
             patches=self.patches,
+            in_one_piece=self.in_one_piece,
             sizes=self._sizes_after(selection),
         )
-        return gather_tokens(hidden, order), layout
+        rest = gather_tokens(hidden, others)
+        tokens = selection.tokens.to(hidden.dtype)
+        return gather_tokens(torch.cat([rest, tokens], dim=1), order), layout
+
+    def resized(self, length: int, side: Literal["left", "right"]) -> Layout:
+        """Add padding on one side, or cut it off there.
+
+        Args:
+            length: Length wanted; if shorter, what is cut off is padding.
+            side: Where padding is.
+
+        Returns:
+            The layout of that length.
+        """
+        more = length - self.length
+        if more == 0:
+            return self
+        mask = torch.ones_like(self.source, dtype=torch.bool) if self.mask is None else self.mask
+        return replace(
+            self,
+            visual=self.visual + (more if side == "left" else 0),
+            source=resize(self.source, length, side),
+            position_ids=resize(self.position_ids, length, side),
+            mask=resize(mask, length, side),
+        )
+
+    @property
+    def _others(self) -> Tensor:
+        """Where everything is that is no visual token, rising, (batch, length - visual)."""
+        visual = torch.zeros_like(self.source, dtype=torch.uint8).scatter(1, self.visual, 1)
+        order = visual.argsort(dim=-1, stable=True)
+        return order[:, : self.length - self.visual.shape[1]]
 
     def _sizes_after(self, selection: Selection) -> Tensor | None:
         if selection.sizes is not None or self.sizes is None:
             return selection.sizes
-        return self.sizes.gather(1, selection.indices.clamp(min=0))
+        indices = selection.indices
+        return self.sizes.gather(1, indices.where(indices >= 0, -1 - indices))
+
+
+def resize(values: Tensor, length: int, side: Literal["left", "right"]) -> Tensor:
+    """Pad the last dimension with zeros on one side, or cut it off there.
+
+    Args:
+        values: Values, (..., present length).
+        length: Length wanted.
+        side: Which side.
+
+    Returns:
+        Values, (..., length).
+    """
+    more = length - values.shape[-1]
+    return pad(values, (more, 0) if side == "left" else (0, more))
+
+
+def _gather_last(values: Tensor, places: Tensor) -> Tensor:
+    """Gather along the last dimension, for each leading axis alike."""
+    return values.gather(-1, places.expand(*values.shape[:-2], *places.shape))
+
+
+def _origins(origin: Tensor, indices: Tensor) -> Tensor:
+    """Say which dense tokens those are that `indices` choose of the tokens from `origin`."""
+    own = origin.gather(1, indices.clamp(min=0))
+    return own.where(indices >= 0, indices)
+
+
+def _in_order(selection: Selection, made: Tensor) -> tuple[Selection, Tensor]:
+    """Sort a selection by where its tokens stand, a CLS token before the first of its tile."""
+    indices = selection.indices
+    order = (2 * indices).where(indices >= 0, -3 - 2 * indices).argsort(dim=1, stable=True)
+    sizes = None if selection.sizes is None else selection.sizes.gather(1, order)
+    tokens = gather_tokens(selection.tokens, order)
+    return Selection(tokens, indices.gather(1, order), 0, sizes), made.gather(1, order)
 
 
 def compact_positions(like: Tensor, mask: Tensor | None) -> Tensor:
@@ -240,21 +322,21 @@ def positions_from_zero(layout: Layout) -> Tensor:
     """
     positions = layout.position_ids
     if layout.mask is None:
-        return positions - positions[:, :1]
+        return positions - positions[..., :1]
     first = positions.masked_fill(~layout.mask, torch.iinfo(positions.dtype).max)
     return (positions - first.amin(dim=-1, keepdim=True)).clamp(min=0)
 
 
-def last_position(layout: Layout) -> Tensor:
+def last_position(position_ids: Tensor, mask: Tensor | None) -> Tensor:
     """Find the highest position of each sample that is no padding.
 
     Args:
-        layout: The sequence.
+        position_ids: Positions, (batch, length).
+        mask: True for tokens, False for padding, (batch, length); None without padding.
 
     Returns:
         Positions, (batch, 1).
     """
-    positions = layout.position_ids
-    if layout.mask is not None:
-        positions = positions.masked_fill(~layout.mask, -1)
-    return positions.amax(dim=-1, keepdim=True)
+    if mask is not None:
+        position_ids = position_ids.masked_fill(~mask, -1)
+    return position_ids.amax(dim=-1, keepdim=True)

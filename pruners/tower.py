@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pruners.adapters import ModelAdapter
 from pruners.counting import grid_tokens
 from pruners.downsampling import image_grid, nearest_patches, resize_images
 from pruners.errors import InputError, ScheduleMismatchError
@@ -19,7 +18,9 @@ from pruners.sequence import Selection
 from pruners.stages import Stage
 from pruners.tower_counts import feature_index, tower_tokens
 from pruners.tower_patches import FlowingPatches, MergingPatches, ResizedPatches, TowerPatches
-from pruners.vision_attention import VisionAttention, split_heads
+from pruners.vision_attention import VisionHeads, split_heads
+from pruners.vision_towers import VisionTower
+from pruners.vision_towers.batched import BatchedTower
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -58,26 +59,23 @@ class TowerPruning:
 
     _ATTRIBUTE = "prunetune_tower"
 
-    def __init__(self, adapter: ModelAdapter, stage: Stage, alive: int) -> None:
+    def __init__(self, tower: VisionTower, stage: Stage, alive: int) -> None:
         """Install the hooks.
 
         Args:
-            adapter: The model.
+            tower: The vision tower.
             stage: The stage at layer 0; its scorer is one of `pruners.scorers.TowerScorer`.
             alive: Patches that leave the tower, counted by `Schedule.counts`.
 
         Raises:
             ScheduleMismatchError: The stage does not fit the tower.
         """
-        self._adapter = adapter
+        self._tower, self._scorer = _tower_scorer(tower, stage)
         self._alive = alive
-        self._scorer = _tower_scorer(adapter, stage)
-        layers = len(adapter.vision_layers)
-        self._feature = feature_index(layers, adapter.feature_layer)
-        self._entering = tower_tokens(
-            self._scorer, adapter.visual_tokens, alive, layers, adapter.feature_layer
-        )
-        if alive < adapter.visual_tokens:
+        layers, patches = len(tower.layers), self._tower.patches
+        self._feature = feature_index(layers, tower.feature_layer)
+        self._entering = tower_tokens(self._scorer, patches, alive, layers, tower.feature_layer)
+        if alive < patches:
             self._check_scorer()
         self._call: PerThread[_Call] = PerThread()
         self._handles: list[Any] = []
@@ -126,9 +124,9 @@ class TowerPruning:
             )
 
     def _install(self) -> None:
-        tower = self._adapter.vision_tower
+        tower = self._tower.module
         self._handles.append(tower.register_forward_pre_hook(self._start, with_kwargs=True))
-        for index, layer in enumerate(self._adapter.vision_layers):
+        for index, layer in enumerate(self._tower.layers):
             self._handles.append(
                 layer.register_forward_pre_hook(partial(self._enter_layer, index), with_kwargs=True)
             )
@@ -154,7 +152,7 @@ class TowerPruning:
 
     def _shrink(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         """Make the images that the tower gets smaller."""
-        dense, config = self._adapter.visual_tokens, self._vision_config
+        dense, config = self._tower.patches, self._vision_config
         if self._alive == dense:
             return None
         named = dict(zip(("pixel_values", "interpolate_pos_encoding"), args, strict=False)) | kwargs
@@ -196,7 +194,7 @@ class TowerPruning:
     def _project(self, name: str, projection: nn.Module, args: Any, output: Tensor) -> None:
         call = self._call.value
         if call is not None:
-            call.projected[name] = split_heads(output, self._attention.head_dim)
+            call.projected[name] = split_heads(output, self._heads.head_size)
 
     def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
         call = self._call.value
@@ -210,7 +208,7 @@ class TowerPruning:
 
     def _patches(self, hidden: Tensor) -> TowerPatches:
         """Start with what enters the first layer, (batch, 1 + patches, width)."""
-        dense, batch, device = self._adapter.visual_tokens, hidden.shape[0], hidden.device
+        dense, batch, device = self._tower.patches, hidden.shape[0], hidden.device
         entering = self._entering[0]
         if hidden.shape[1] != 1 + entering:
             raise InputError(
@@ -230,30 +228,30 @@ class TowerPruning:
             alive=self._alive,
             feature=self._feature,
             momentum=self._scorer.momentum,
-            scale=self._attention.scale,
+            scale=self._heads.scale,
         )
 
     @property
-    def _attention(self) -> VisionAttention:
-        """An attention block of the tower; all have the same sizes."""
-        return self._adapter.vision_layer(-1).self_attn
+    def _heads(self) -> VisionHeads:
+        """A layer of the tower; all have the same sizes."""
+        return self._tower.readers[-1]
 
     @property
     def _vision_config(self) -> Any:
-        return self._adapter.vision_tower.config
+        return self._tower.module.config
 
 
-def _tower_scorer(adapter: ModelAdapter, stage: Stage) -> TowerScorer:
+def _tower_scorer(tower: VisionTower, stage: Stage) -> tuple[BatchedTower, TowerScorer]:
     scorer = stage.scorer
     if not isinstance(scorer, TowerScorer):
         raise ScheduleMismatchError(
             f"scorer {scorer.kind!r} leaves no tokens inside the vision tower; expected "
             "'information-flow', 'token-matching' or 'downsampling'"
         )
-    if not adapter.class_token:
+    if not isinstance(tower, BatchedTower) or not tower.class_token:
         raise ScheduleMismatchError(
             f"scorer {scorer.kind!r} prunes inside CLIP vision towers, but "
-            f"{type(adapter.vision_tower).__name__} has no CLS token; use a scorer that prunes "
-            "behind the tower, such as 'visual-self-attention'"
+            f"{type(tower.module).__name__} has no CLS token; use a scorer that prunes behind the "
+            "tower, such as 'visual-self-attention'"
         )
-    return scorer
+    return tower, scorer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -11,22 +13,27 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from pruners.adapters import ModelAdapter, adapter_for
-from pruners.attention_rows import (
-    cls_attention,
-    decoupled_output,
-    key_heads,
-    patch_attention,
-)
 from pruners.errors import InputError, ScheduleMismatchError
 from pruners.per_thread import PerThread
-from pruners.saliency import key_norms
 from pruners.text_tower import TextTower
 from pruners.tower import TowerPruning
 from pruners.vision_outputs import VisionOutputs, VisionParts
+from pruners.vision_towers import TowerCall, TowerOutputs, VisionTower
+
+_Rotation = tuple[Tensor, Tensor]
+
+
+@dataclass
+class _Record:
+    """What was seen of the tower call that is under way."""
+
+    arguments: Mapping[str, Any]
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    rotations: dict[int, _Rotation] = field(default_factory=dict)
 
 
 class VisionRecorder:
-    """Computes `VisionOutputs` while a model's vision tower runs, by hooks.
+    """Computes `TowerOutputs` while a vision tower runs, by hooks.
 
     Each call of the tower attaches them to its output object, where `recorded` finds them: the
     tower may run long before the decoder, as it does in `generate`.
@@ -35,33 +42,28 @@ class VisionRecorder:
     _ATTRIBUTE = "prunetune_vision"
 
     def __init__(
-        self, adapter: ModelAdapter, parts: VisionParts, text_tower: TextTower | None
+        self, tower: VisionTower, parts: VisionParts, text_tower: TextTower | None
     ) -> None:
         """Install the hooks.
 
         Args:
-            adapter: The model.
+            tower: The vision tower.
             parts: What to compute.
             text_tower: Owner of the projection into the shared space; needed for encodings.
         """
-        self._adapter = adapter
+        self._tower = tower
         self._parts = parts
         self._text_tower = text_tower
-        # Inputs of the vision layers in the tower call that is under way.
-        self._inputs: PerThread[dict[int, Tensor]] = PerThread()
-        self._pixels: PerThread[Tensor] = PerThread()
-        self._handles = [
-            adapter.vision_tower.register_forward_pre_hook(self._start, with_kwargs=True)
-        ]
+        self._call: PerThread[_Record] = PerThread()
+        self._signature = inspect.signature(tower.module.forward)
+        self._handles = [tower.module.register_forward_pre_hook(self._start, with_kwargs=True)]
         self._handles += [
-            adapter.vision_layers[layer].register_forward_pre_hook(
+            tower.layers[layer].register_forward_pre_hook(
                 partial(self._record, layer), with_kwargs=True
             )
-            for layer in sorted(self._layers)
+            for layer in sorted(tower.layers_read(parts))
         ]
-        self._handles.append(
-            adapter.vision_tower.register_forward_hook(self._finish, always_call=True)
-        )
+        self._handles.append(tower.module.register_forward_hook(self._finish, always_call=True))
 
     def remove(self) -> None:
         """Remove the hooks."""
@@ -69,93 +71,48 @@ class VisionRecorder:
             handle.remove()
 
     @classmethod
-    def recorded(cls, output: Any) -> VisionOutputs | None:
+    def recorded(cls, output: Any) -> TowerOutputs | None:
         """Find what was recorded.
 
         Args:
             output: The output object of a vision tower call, or what `get_image_features` returned.
 
         Returns:
-            The vision outputs, or None when the tower ran without these hooks.
+            The outputs, or None when the tower ran without these hooks.
         """
         return getattr(output, cls._ATTRIBUTE, None)
 
-    @property
-    def _layers(self) -> frozenset[int]:
-        """Layers whose input is needed."""
-        layers = set(self._parts.saliency_layers)
-        feature = self._adapter.feature_layer
-        if feature < -1:
-            layers.add(feature + 1)  # The hidden states after a layer are the next layer's input.
-        if self._parts.keys or self._parts.key_norms or self._parts.patch_attention:
-            layers.add(feature)
-        if self._parts.encodings:
-            layers.add(-1)
-        return frozenset(layers)
-
     def _start(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._inputs.value = {}
-        self._pixels.value = args[0] if args else kwargs["pixel_values"]
+        self._call.value = _Record(self._signature.bind_partial(*args, **kwargs).arguments)
 
     def _record(
         self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        if self._inputs.value is not None:
-            self._inputs.value[layer] = args[0] if args else kwargs["hidden_states"]
+        call = self._call.value
+        if call is None:
+            return
+        call.inputs[layer] = args[0] if args else kwargs["hidden_states"]
+        if kwargs.get("position_embeddings") is not None:
+            call.rotations[layer] = kwargs["position_embeddings"]
 
     def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
-        inputs = self._inputs.value
-        self._inputs.value = None
-        if inputs is not None and output is not None:  # None: the tower raised an error.
-            object.__setattr__(output, self._ATTRIBUTE, self._outputs(inputs, output))
-        self._pixels.value = None
-
-    def _outputs(self, inputs: Mapping[int, Tensor], output: Any) -> VisionOutputs:
-        adapter, parts = self._adapter, self._parts
-        feature = adapter.feature_layer
-        features = inputs[feature + 1] if feature < -1 else output.last_hidden_state
-        with torch.no_grad():
-            saliency = {
-                layer: cls_attention(adapter.vision_layer(layer), inputs[layer])
-                for layer in sorted(parts.saliency_layers)
-            }
-            decoupled = {
-                encoding: self._embed(
-                    decoupled_output(adapter.vision_layer(-1), inputs[-1], encoding)
-                )
-                for encoding in sorted(parts.encodings)
-            }
-            first = 1 if adapter.class_token else 0
-            joint = self._embed(features[:, first:]) if parts.joint else None
-            attention = None
-            if parts.patch_attention:
-                attention = patch_attention(adapter.vision_layer(feature), inputs[feature], first)
-            keys = norms = None
-            if parts.keys or parts.key_norms:
-                heads = key_heads(adapter.vision_layer(feature), inputs[feature])[:, :, first:]
-                # What VisionDrop and VisionZip compare patches by.
-                keys = normalize(heads.float().mean(dim=1), dim=-1) if parts.keys else None
-                norms = key_norms(heads) if parts.key_norms else None
-        return VisionOutputs(
-            features=features,
-            saliency=saliency,
-            keys=keys,
-            decoupled=decoupled,
-            patch_attention=attention,
-            key_norms=norms,
-            joint=joint,
-            pixels=self._pixels.value if parts.pixels else None,
-        )
+        call = self._call.value
+        self._call.value = None
+        if call is None or output is None:  # None: the tower raised an error.
+            return
+        seen = TowerCall(call.arguments, call.inputs, call.rotations, output)
+        outputs = self._tower.read(self._parts, seen, self._embed)
+        object.__setattr__(output, self._ATTRIBUTE, outputs)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """Bring tokens into the space shared with the text tower, normalised."""
         assert self._text_tower is not None
-        projected = self._text_tower.visual_projection(self._adapter.vision_norm(tokens))
+        projected = self._text_tower.visual_projection(self._tower.norm(tokens))
         return normalize(cast(Tensor, projected).float(), dim=-1)
 
 
 def check_layers(adapter: ModelAdapter, parts: VisionParts) -> None:
-    """Check that a vision tower has what a schedule reads.
+    """Check that the vision towers have what a schedule reads.
 
     Args:
         adapter: The model.
@@ -164,18 +121,20 @@ def check_layers(adapter: ModelAdapter, parts: VisionParts) -> None:
     Raises:
         ScheduleMismatchError: There is no CLS token, or no such layer.
     """
-    if parts.need_class_token and not adapter.class_token:
-        raise ScheduleMismatchError(
-            f"the schedule reads the CLS token, but {type(adapter.vision_tower).__name__} has "
-            "none; use scorers that need none, such as 'visual-self-attention'"
-        )
-    layers = len(adapter.vision_layers)
-    for layer in sorted(parts.saliency_layers):
-        if layer < -layers:
+    for tower in adapter.towers.values():
+        name = type(tower.module).__name__
+        if parts.need_class_token and not tower.class_token:
             raise ScheduleMismatchError(
-                f"the schedule reads vision layer {layer}, but the tower has {layers} layers; "
-                f"expected -{layers} to -1"
+                f"the schedule reads the CLS token, but {name} has none; use scorers that need "
+                "none, such as 'visual-self-attention'"
             )
+        layers = len(tower.layers)
+        for layer in sorted(parts.saliency_layers):
+            if layer < -layers:
+                raise ScheduleMismatchError(
+                    f"the schedule reads vision layer {layer}, but the tower has {layers} layers; "
+                    f"expected -{layers} to -1"
+                )
 
 
 def all_parts(adapter: ModelAdapter, text_tower: TextTower | None) -> VisionParts:
@@ -188,9 +147,10 @@ def all_parts(adapter: ModelAdapter, text_tower: TextTower | None) -> VisionPart
     Returns:
         The parts.
     """
-    cls = adapter.class_token
+    tower = adapter.towers["image"]
+    layers = frozenset(range(-len(tower.layers), 0)) if tower.class_token else frozenset()
     return VisionParts(
-        saliency_layers=frozenset(range(-len(adapter.vision_layers), 0)) if cls else frozenset(),
+        saliency_layers=layers,
         keys=True,
         encodings=frozenset({"qq"}) if text_tower else frozenset(),
         patch_attention=True,
@@ -210,12 +170,14 @@ def check_text_tower(adapter: ModelAdapter, text_tower: TextTower) -> None:
     Raises:
         ScheduleMismatchError: The widths differ.
     """
-    width, expected = text_tower.visual_projection.in_features, adapter.vision_width
-    if width != expected:
-        raise ScheduleMismatchError(
-            f"the text tower {text_tower.name!r} is paired with a vision tower of width {width}, "
-            f"but the model's has width {expected}; pass text_tower= the paired CLIP checkpoint"
-        )
+    width = text_tower.visual_projection.in_features
+    for tower in adapter.towers.values():
+        if width != tower.width:
+            raise ScheduleMismatchError(
+                f"the text tower {text_tower.name!r} is paired with a vision tower of width "
+                f"{width}, but the model's has width {tower.width}; pass text_tower= the paired "
+                "CLIP checkpoint"
+            )
 
 
 @torch.no_grad()
@@ -228,7 +190,8 @@ def encode_images(
     """Compute everything that stages read of images, once for any number of schedules.
 
     Args:
-        model: A supported vision-language model, with or without a schedule applied.
+        model: A supported vision-language model in which a stage at layer 0 runs before the
+            projector (LLaVA-1.5), with or without a schedule applied.
         pixel_values: Preprocessed images, (batch, channels, height, width).
         text_tower: Text tower paired with the vision tower; needed for similarity.
         parts: What to compute; by default all that scorers with their default options read (without
@@ -240,10 +203,15 @@ def encode_images(
     Raises:
         UnsupportedModelError: The model's family has no adapter.
         ScheduleMismatchError: The parts or the text tower do not fit the model.
-        InputError: Similarity is asked for without a text tower, or the model has a schedule that
-            drops tokens inside the vision tower.
+        InputError: Similarity is asked for without a text tower, the model has a schedule that
+            drops tokens inside the vision tower, or is of another family.
     """
     adapter = adapter_for(model)
+    if adapter.projector is None:
+        raise InputError(
+            f"images of a {adapter.family!r} model are arranged behind its projector and cannot be "
+            "encoded ahead of a call; call the model, or generate, with pixel values"
+        )
     if parts is None:
         parts = all_parts(adapter, text_tower)
     check_layers(adapter, parts)
@@ -255,9 +223,10 @@ def encode_images(
             "embeddings in the space shared with the text tower need its projection; pass "
             "text_tower=TextTower.load(...)"
         )
-    recorder = VisionRecorder(adapter, parts, text_tower)
+    tower = adapter.towers["image"]
+    recorder = VisionRecorder(tower, parts, text_tower)
     try:
-        output = adapter.vision_tower(pixel_values.to(adapter.device, adapter.dtype))
+        output = tower.module(pixel_values.to(adapter.device, adapter.dtype))
     finally:
         recorder.remove()
     if TowerPruning.recorded(output) is not None:
@@ -267,4 +236,4 @@ def encode_images(
         )
     outputs = recorder.recorded(output)
     assert outputs is not None
-    return outputs
+    return outputs.batches[0]

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from pruners.attention_rows import Encoding
 from pruners.errors import InputError
+from pruners.selection import gather_tokens
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class VisionOutputs:
 
     Attributes:
         features: Hidden states that the projector reads, CLS token first, (batch, 1 + visual,
-            width); without a CLS token, (batch, visual, width).
+            width); without a CLS token, (batch, visual, width). None where tokens are made of
+            several patches.
         saliency: CLS attention by vision layer (negative index), mean over heads, (batch, visual).
         keys: Normalised head-mean keys of the layer that makes the features, (batch, visual, head
             size); this and the following are None when not computed.
@@ -65,7 +68,7 @@ class VisionOutputs:
         pixels: Preprocessed images, (batch, channels, height, width).
     """
 
-    features: Tensor
+    features: Tensor | None = None
     saliency: Mapping[int, Tensor] = field(default_factory=dict)
     keys: Tensor | None = None
     decoupled: Mapping[Encoding, Tensor] = field(default_factory=dict)
@@ -75,7 +78,9 @@ class VisionOutputs:
     pixels: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.features.shape[0]
+        parts = (self.features, self.keys, self.patch_attention, self.key_norms, self.joint)
+        every = (*parts, self.pixels, *self.saliency.values(), *self.decoupled.values())
+        return next((len(part) for part in every if part is not None), 0)
 
     @property
     def parts(self) -> VisionParts:
@@ -104,7 +109,7 @@ class VisionOutputs:
             return None if values is None else values[indices]
 
         return VisionOutputs(
-            features=self.features[indices],
+            features=pick(self.features),
             saliency={layer: scores[indices] for layer, scores in self.saliency.items()},
             keys=pick(self.keys),
             decoupled={name: tokens[indices] for name, tokens in self.decoupled.items()},
@@ -112,6 +117,39 @@ class VisionOutputs:
             key_norms=pick(self.key_norms),
             joint=pick(self.joint),
             pixels=pick(self.pixels),
+        )
+
+    def of_tokens(self, patches: Tensor) -> VisionOutputs:
+        """Turn outputs by patch into outputs by token, which is made of one or several patches.
+
+        Args:
+            patches: Patches of each token, (batch, tokens, patches of each).
+
+        Returns:
+            Means over the patches of each token, normalised again where patches are; `features`
+            and `pixels` are left out.
+        """
+        batch, tokens, each = patches.shape
+        places = patches.flatten(1)
+
+        def mean(values: Tensor) -> Tensor:
+            if values.ndim == 2:
+                return values.gather(1, places).view(batch, tokens, each).mean(dim=-1)
+            return gather_tokens(values, places).view(batch, tokens, each, -1).mean(dim=2)
+
+        def direction(values: Tensor | None) -> Tensor | None:
+            return None if values is None else normalize(mean(values), dim=-1)
+
+        return VisionOutputs(
+            saliency={layer: mean(scores) for layer, scores in self.saliency.items()},
+            keys=direction(self.keys),
+            decoupled={
+                name: torch.cat([tokens[:, :1], normalize(mean(tokens[:, 1:]), dim=-1)], dim=1)
+                for name, tokens in self.decoupled.items()
+            },
+            patch_attention=None if self.patch_attention is None else mean(self.patch_attention),
+            key_norms=None if self.key_norms is None else mean(self.key_norms),
+            joint=direction(self.joint),
         )
 
     @classmethod
@@ -131,7 +169,7 @@ class VisionOutputs:
             return torch.cat(values) if values else None
 
         return cls(
-            features=torch.cat([batch.features for batch in batches]),
+            features=join(lambda batch: batch.features),
             saliency={
                 layer: torch.cat([batch.saliency[layer] for batch in batches])
                 for layer in first.saliency

@@ -44,7 +44,7 @@ def patch_scores(
     by_similarity, by_saliency = fusion_split(stage, counts)
     if by_similarity == by_saliency == 0:
         # The CLS token alone is kept; nothing was computed, because nothing is chosen by score.
-        return Scores(torch.zeros_like(vision.features[:, 1:, 0], dtype=torch.float32))
+        return Scores(_zeros(vision))
     if by_similarity == 0:
         return Scores(vision.saliency[scorer.saliency_layer])
     similarity = _similarity(scorer, vision, _given(questions))
@@ -54,6 +54,12 @@ def patch_scores(
     if scorer.order == "similarity-first":
         return Scores(similarity, saliency, by_similarity)
     return Scores(saliency, similarity, by_saliency)
+
+
+def _zeros(vision: VisionOutputs) -> Tensor:
+    """Scores of all patches alike: whatever was computed says how many there are."""
+    parts = (*vision.saliency.values(), *(tokens[:, 1:, 0] for tokens in vision.decoupled.values()))
+    return torch.zeros_like(parts[0], dtype=torch.float32)
 
 
 def _given(questions: QuestionOutputs | None) -> QuestionOutputs:

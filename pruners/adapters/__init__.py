@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 from torch import nn
 
 from pruners.adapters.base import DecoderCall, ModelAdapter
-from pruners.adapters.llava import LlavaAdapter
 from pruners.errors import UnsupportedModelError
 
-__all__ = ["ADAPTERS", "DecoderCall", "ModelAdapter", "adapter_for"]
+__all__ = ["FAMILIES", "DecoderCall", "ModelAdapter", "adapter_for"]
 
-ADAPTERS: dict[str, type[ModelAdapter]] = {adapter.family: adapter for adapter in (LlavaAdapter,)}
-"""Adapters by the `model_type` of a configuration."""
+FAMILIES = {
+    "llava": "LlavaAdapter",
+}
+"""Classes of adapters by the `model_type` of a configuration, which also names their module.
+
+They are imported when they are first needed: each loads the stock classes of its family.
+"""
 
 
 def adapter_for(model: nn.Module) -> ModelAdapter:
@@ -30,10 +35,11 @@ def adapter_for(model: nn.Module) -> ModelAdapter:
     """
     config: Any = getattr(model, "config", None)
     family = getattr(config, "model_type", None)
-    if family not in ADAPTERS:
+    if family not in FAMILIES:
         found = f"model_type {family!r}" if family else type(model).__name__
         raise UnsupportedModelError(
             f"a schedule cannot be applied to {found}; supported model types: "
-            f"{', '.join(ADAPTERS)}. See CONTRIBUTING.md for how to add a family"
+            f"{', '.join(FAMILIES)}. See CONTRIBUTING.md for how to add a family"
         )
-    return ADAPTERS[family](model)
+    module = import_module(f"pruners.adapters.{family}")
+    return cast(ModelAdapter, getattr(module, FAMILIES[family])(model))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
-from pruners.attention_rows import DecoderLayer, VisionLayer
+from pruners.attention_rows import DecoderLayer
+from pruners.errors import InputError, UnsupportedModelError
+from pruners.media import KINDS, Kind, Medium
+from pruners.vision_towers import VisionTower
+
+_PIXELS = ("pixel_values", "pixel_values_images", "pixel_values_videos")
+_DECODERS = ("llama", "mistral", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text")
+"""Decoders whose layers `pruners.attention_rows` reads, by `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -18,18 +27,20 @@ class DecoderCall:
     """The arguments of one call of a vision-language model that pruning reads.
 
     Attributes:
-        input_ids: Token ids with image placeholders, (batch, length), or None.
+        input_ids: Token ids with placeholders, (batch, length), or None.
         inputs_embeds: Token embeddings instead of ids, (batch, length, width), or None.
-        has_images: Whether the call brings images, as pixels or encoded.
-        encoded_images: Images encoded before the call (`generate` does so), or None.
+        attention_mask: Nonzero for tokens, 0 for padding, (batch, length), or None.
+        has_images: Whether the call brings images or videos, as pixels or encoded.
+        encoded: Images and videos that were encoded before the call (`generate` does so), by kind.
         cache: Key-value cache that the call continues or fills, or None.
-        options: Every other argument that was given, by name.
+        options: Every argument that was given, by name.
     """
 
     input_ids: Tensor | None
     inputs_embeds: Tensor | None
+    attention_mask: Tensor | None
     has_images: bool
-    encoded_images: Any
+    encoded: Mapping[Kind, Any]
     cache: Any
     options: dict[str, Any]
 
@@ -37,79 +48,157 @@ class DecoderCall:
 class ModelAdapter(ABC):
     """Where the parts of one loaded model are; subclasses know one family.
 
-    A family is one file: subclass this, and list the class in `pruners.adapters`.
+    A family is one file: subclass this, and list the class in `pruners.adapters`. Stock models of
+    transformers have a head, a `core` that merges image features into token embeddings, and in it
+    a language model with `layers`, `norm` and `rotary_emb`.
 
     Attributes:
         family: The `model_type` of its configurations.
+        position_axes: Axes of the rotary positions: 1, or 3 with M-RoPE (time, height, width).
+        fixed_media: Arguments of `get_image_features` that must equal the configuration's.
         model: The model, whose calls return logits.
         core: The module inside it whose calls merge image features into token embeddings.
-        vision_tower: Called with pixels; its output has `last_hidden_state`.
-        vision_layers: Layers of the tower.
-        projector: Maps vision features, (batch, tokens, width), to the decoder's width.
+        towers: The vision tower of each kind of medium; image and video may share one.
+        projector: Maps vision features, (images, patches, width), to as many tokens of the
+            decoder's width: a stage at layer 0 then runs before it. None where tokens are merged
+            or arranged behind it, or where it is part of the tower; stages then work on its output.
         decoder: The language model without its head.
         decoder_layers: Layers of the decoder.
         head: Maps the decoder's output to logits.
-        visual_tokens: Image positions per sample of the dense model (N).
-        class_token: Whether the tower's sequence starts with a CLS token.
-        feature_layer: Which hidden states of the tower the projector reads, as a negative index.
-        vision_width: Width of the tower's residual stream.
     """
 
     family: ClassVar[str]
+    position_axes: ClassVar[int] = 1
+    fixed_media: ClassVar[tuple[str, ...]] = (
+        "vision_feature_layer",
+        "vision_feature_select_strategy",
+    )
 
     model: nn.Module
     core: nn.Module
-    vision_tower: nn.Module
-    vision_layers: Sequence[nn.Module]
-    projector: nn.Module
+    towers: Mapping[Kind, VisionTower]
+    projector: nn.Module | None = None
     decoder: nn.Module
     decoder_layers: Sequence[nn.Module]
     head: nn.Module
-    visual_tokens: int
-    class_token: bool
-    feature_layer: int
-    vision_width: int
 
-    @abstractmethod
-    def __init__(self, model: nn.Module) -> None:
-        """Find the parts of a model.
+    def __init__(self, model: nn.Module, expected: type[Any]) -> None:
+        """Find the parts that all stock models have; subclasses add `towers` and `projector`.
 
         Args:
             model: The model.
+            expected: The stock class of the family.
 
         Raises:
-            UnsupportedModelError: The model is configured in a way that this adapter cannot prune.
+            UnsupportedModelError: The model is of another class, or its decoder or its vision
+                configuration cannot be pruned.
+        """
+        if not isinstance(model, expected):
+            raise UnsupportedModelError(
+                f"expected a {expected.__name__}, got {type(model).__name__}; load the model with "
+                "AutoModelForImageTextToText.from_pretrained"
+            )
+        stock: Any = model
+        decoder = stock.config.text_config.model_type
+        if decoder not in _DECODERS:
+            raise UnsupportedModelError(
+                f"the decoder's model_type is {decoder!r}; schedules can be applied to models with "
+                f"one of these decoders: {', '.join(_DECODERS)}"
+            )
+        layer = getattr(stock.config, "vision_feature_layer", -1)
+        if not isinstance(layer, int):
+            raise UnsupportedModelError(
+                f"vision_feature_layer is {layer!r}; schedules can be applied to models whose "
+                "projector reads one layer"
+            )
+        self.model = model
+        self.core = stock.model
+        self.decoder = stock.model.language_model
+        self.decoder_layers = list(stock.model.language_model.layers)
+        self.head = stock.lm_head
+        self._signature = inspect.signature(stock.model.forward)
+
+    # The family's own: its vision tower's output as visual tokens of the prompt.
+
+    @abstractmethod
+    def media(self, kind: Kind, arguments: Mapping[str, Any], features: Any) -> tuple[Medium, ...]:
+        """Describe the images or videos of one call of ``get_image_features`` (or of videos').
+
+        Args:
+            kind: Which of the two.
+            arguments: What it was called with, by name.
+            features: What it returned; `pooler_output` has the projected features.
+
+        Returns:
+            The images or videos, in the order in which the prompt's placeholders take them.
         """
 
-    @abstractmethod
-    def vision_layer(self, index: int) -> VisionLayer:
-        """Return a layer of the tower, typed for scoring; `index` is negative."""
+    def placeholder_ids(self) -> Mapping[Kind, int]:
+        """Return the token id of a placeholder of each kind that the family has."""
+        config: Any = self.model.config
+        return {kind: getattr(config, f"{kind}_token_id") for kind in self.towers}
 
-    @abstractmethod
-    def vision_norm(self, hidden: Tensor) -> Tensor:
-        """Apply the norm that stands between the tower and the space shared with the text tower."""
+    def take_added_features(self, options: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+        """Take features that the decoder adds to visual tokens after its first layers (DeepStack).
 
-    @abstractmethod
+        Args:
+            options: Arguments of the decoder.
+
+        Returns:
+            One tensor per layer from the first on, (visual tokens of the batch, width), sample by
+            sample; and the arguments without them. By default there are none.
+        """
+        return [], options
+
+    def next_positions(
+        self, mask: Tensor | None, start: int, count: int, device: torch.device
+    ) -> Tensor | None:
+        """Return the positions of tokens that continue a cache, where the call names none.
+
+        Args:
+            mask: The call's attention mask over the whole sequence, or None.
+            start: Tokens that precede them, as if nothing had been dropped.
+            count: How many there are.
+            device: Where positions are wanted.
+
+        Returns:
+            Positions for the call, or None where the decoder counts from `start` by itself.
+        """
+        return None
+
+    # What stock decoders have in common.
+
     def decoder_layer(self, index: int) -> DecoderLayer:
         """Return a decoder layer, typed for scoring."""
+        return cast(DecoderLayer, self.decoder_layers[index])
 
-    @abstractmethod
     def decoder_norm(self, hidden: Tensor) -> Tensor:
         """Apply the decoder's last norm, (batch, length, width)."""
+        return cast(Tensor, cast(Any, self.decoder).norm(hidden))
 
-    @abstractmethod
     def rotation(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the rotary position embedding.
 
         Args:
             hidden: Hidden states, for their type and device, (batch, length, width).
-            position_ids: Positions, (batch, length).
+            position_ids: Positions, (batch, length), or (axes, batch, length) with several axes.
 
         Returns:
             Cosines and sines, each (batch, length, head size).
         """
+        rotary = cast(Any, self.decoder).rotary_emb
+        return cast(tuple[Tensor, Tensor], rotary(hidden, position_ids=position_ids))
 
-    @abstractmethod
+    def attention_type(self, layer: int) -> str:
+        """Say what a decoder layer attends to: ``"full_attention"`` or ``"sliding_attention"``."""
+        config: Any = cast(Any, self.decoder).config
+        types = getattr(config, "layer_types", None)
+        if types is not None:
+            return cast(str, types[layer])
+        # Mistral names no types: a window, where there is one, is that of every layer.
+        slides = getattr(config, "sliding_window", None) is not None
+        return "sliding_attention" if slides else "full_attention"
+
     def causal_mask(self, hidden: Tensor, mask: Tensor | None, cache: Any, layer: int) -> Any:
         """Make the mask that a decoder layer's attention implementation expects.
 
@@ -118,25 +207,27 @@ class ModelAdapter(ABC):
             mask: True for tokens, False for padding, over cached and new tokens, (batch, length);
                 None without padding.
             cache: Key-value cache, or None.
-            layer: The layer, whose cached length counts.
+            layer: The layer, whose cached length and kind of attention count.
 
         Returns:
             The mask, or None where the implementation needs none.
         """
+        slides = self.attention_type(layer) == "sliding_attention"
+        make = create_sliding_window_causal_mask if slides else create_causal_mask
+        return make(
+            config=cast(Any, self.decoder).config,
+            inputs_embeds=hidden,
+            attention_mask=mask,
+            past_key_values=cache,
+            layer_idx=layer,
+            # With padding a mask is needed; whether there is any would be asked of the device.
+            allow_is_causal_skip=mask is None,
+        )
 
-    @abstractmethod
     def embed(self, input_ids: Tensor) -> Tensor:
         """Embed token ids, (batch, length), as (batch, length, width)."""
+        return cast(Tensor, cast(Any, self.model).get_input_embeddings()(input_ids))
 
-    @abstractmethod
-    def image_mask(self, call: DecoderCall) -> Tensor:
-        """Mark the image placeholders of a call, (batch, length)."""
-
-    @abstractmethod
-    def image_token_id(self) -> int:
-        """Return the token id of an image placeholder."""
-
-    @abstractmethod
     def read_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DecoderCall:
         """Read the arguments of a call of `core`.
 
@@ -150,13 +241,34 @@ class ModelAdapter(ABC):
         Raises:
             InputError: The call asks for other vision features than the model's configuration.
         """
+        options = dict(self._signature.bind_partial(*args, **kwargs).arguments)
+        options.update(options.pop("kwargs", {}))
+        for name in self.fixed_media:
+            value = options.get(name)
+            if value is not None and value != getattr(self.model.config, name):
+                raise InputError(
+                    f"{name}={value!r} differs from the model's configuration, which the schedule "
+                    "was applied to; set it in the configuration before applying the schedule"
+                )
+        outputs = options.get("mm_encoder_outputs") or {}
+        encoded = {kind: outputs[kind] for kind in KINDS if outputs.get(kind) is not None}
+        pixels = any(options.get(name) is not None for name in _PIXELS)
+        return DecoderCall(
+            input_ids=options.get("input_ids"),
+            inputs_embeds=options.get("inputs_embeds"),
+            attention_mask=options.get("attention_mask"),
+            has_images=pixels or bool(encoded),
+            encoded=encoded,
+            cache=options.get("past_key_values"),
+            options=options,
+        )
 
     @property
     def device(self) -> torch.device:
         """Device of the vision tower, where a call starts."""
-        return next(self.vision_tower.parameters()).device
+        return self.towers["image"].device
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the vision tower."""
-        return next(self.vision_tower.parameters()).dtype
+        return self.towers["image"].dtype

@@ -271,7 +271,7 @@ def test_sizes_grow_from_stage_to_stage(tiny: Any, between: Merge | None) -> Non
 def test_sizes_leave_the_vision_tower_with_their_tokens(tiny: Any) -> None:
     """ToMe, whose own way through the tower is retold elsewhere, and then a decoder stage."""
     tower = Stage(layer=0, retention=0.48, scorer=TokenMatching(), merge=BipartiteMatching())
-    pruning = TowerPruning(adapter_for(tiny.model), tower, 12)
+    pruning = TowerPruning(adapter_for(tiny.model).towers["image"], tower, 12)
     try:
         left = pruning.recorded(tiny.model.model.vision_tower(tiny.images(1)))
     finally:

@@ -87,7 +87,7 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 @contextmanager
 def pruning(model: Any, stage: Stage, alive: int) -> Iterator[TowerPruning]:
-    pruned = TowerPruning(adapter_for(model), stage, alive)
+    pruned = TowerPruning(adapter_for(model).towers["image"], stage, alive)
     try:
         yield pruned
     finally:
@@ -445,19 +445,21 @@ def test_larger_images_are_refused(stage: Stage) -> None:
 def test_stages_that_do_not_fit_are_refused() -> None:
     adapter = adapter_for(build())
     with pytest.raises(ScheduleMismatchError, match="leaves no tokens inside"):
-        TowerPruning(adapter, Stage(layer=0, retention=0.5, scorer=ClsAttention()), 9)
+        TowerPruning(
+            adapter.towers["image"], Stage(layer=0, retention=0.5, scorer=ClsAttention()), 9
+        )
     with pytest.raises(ScheduleMismatchError, match="11 patches are no grid"):
-        TowerPruning(adapter, SMALLER, 11)
+        TowerPruning(adapter.towers["image"], SMALLER, 11)
     for stage in STAGES.values():
         with pytest.raises(ScheduleMismatchError, match="37 patches should leave"):
-            TowerPruning(adapter, stage, 37)
+            TowerPruning(adapter.towers["image"], stage, 37)
     for stage in (FLOW, MERGE):
         with pytest.raises(ScheduleMismatchError, match="no layer of it comes before"):
-            TowerPruning(adapter_for(build(feature_layer=-LAYERS)), stage, 9)
+            TowerPruning(adapter_for(build(feature_layer=-LAYERS)).towers["image"], stage, 9)
     adapter.class_token = False
     for stage in STAGES.values():
         with pytest.raises(ScheduleMismatchError, match="has no CLS token"):
-            TowerPruning(adapter, stage, 9)
+            TowerPruning(adapter.towers["image"], stage, 9)
     assert not adapter.vision_tower._forward_pre_hooks
 
 
@@ -465,7 +467,7 @@ def test_attention_that_takes_no_bias_is_refused_where_one_is_needed() -> None:
     AttentionInterface.register("unbiased", sdpa_attention_forward)
     model = build("unbiased")
     with pytest.raises(ScheduleMismatchError, match=r"token-matching.*runs 'unbiased'"):
-        TowerPruning(adapter_for(model), MERGE, 9)
+        TowerPruning(adapter_for(model).towers["image"], MERGE, 9)
     # Alone, an image needs no padding.
     alone = run(model, FLOW, 1, images(1))
     assert torch.equal(alone.indices, run(build("sdpa"), FLOW, 1, images(1)).indices)
