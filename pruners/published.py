@@ -27,7 +27,7 @@ def published(name: str, tokens: int | None = None, shape: Shape | None = None) 
         name: A name of `pruners.methods.METHODS`, such as ``"visiondrop"``, ``"desap"`` or
             ``"fastv"``, one of the controls ``"random"`` and ``"downsampling"``, or ``"dense"``.
         tokens: Visual tokens of a sample, over all of its tiles and as a mean over decoder layers;
-            any number that the method can reach.
+            any number that the method can reach. Of several tiles, each keeps whole tokens.
             The papers report 192, 128 and 64, VisionDrop also 32. SparseVLM's settings 192, 128,
             96 and 64 of 576 are its tables, whose means are higher than their names; a smaller
             image has the largest grid within the number. Not used by ``"dense"``.
