@@ -63,6 +63,7 @@ def cls_attention(layer: VisionHeads | VisionLayer, hidden: Tensor) -> Tensor:
         Scores, float32, (batch, patches); see `pruners.saliency.cls_saliency`.
     """
     heads = _heads(layer)
+    hidden = hidden.detach()  # choosing has no gradient
     return cls_saliency(heads.queries(hidden[:, :1]), heads.keys(hidden), heads.scale)
 
 
@@ -199,12 +200,13 @@ class LayerAttention:
         Args:
             keys: Rotated keys, (batch, key-value heads, length, head size), such as the layer's
                 cache holds once it has run. A cache of another length (that of a sliding-window
-                layer, or one that an earlier turn has filled) is no use, and nothing is taken over.
+                layer, one that an earlier turn has filled, or one that is kept on another device) is no
+                use, and nothing is taken over.
 
         Returns:
             The same attention, which computes no keys of its own but those of `keys_rotated`.
         """
-        if keys.shape[2] != self._hidden.shape[1]:
+        if keys.shape[2] != self._hidden.shape[1] or keys.device != self._hidden.device:
             return self
         other = copy(self)
         other.keys = keys

@@ -205,6 +205,8 @@ class PruningHooks:
             self._memory.remember_padding(call.cache, padded=call.padded)
 
     def _finish(self, prefill: Prefill) -> None:
+        if prefill.batch is None:  # Nothing prunes, so the decoder's hooks are not there.
+            return
         self.record, cache, held = prefill.finish()
         if held is not None:
             self._memory.remember(cache, held)

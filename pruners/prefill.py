@@ -255,7 +255,7 @@ class Prefill:
         if counts is None:
             return hidden, layout
         adapter, stage = self._adapter, self._plan.decoder[index]
-        previous = self._previous[number] if self._previous else None
+        previous = self._previous_attention(index, number)
         raters = self._raters[number] if self._raters else None
         cos, sin = (group.of(part.expand(len(self.prompt), -1, -1)) for part in rotation)
         reads = DecoderReads(
@@ -270,6 +270,15 @@ class Prefill:
         )
         selection = run_decoder_stage(stage, counts, hidden, layout, reads)
         return layout.drop(hidden, selection, compact=self._compact)
+
+    def _previous_attention(self, index: int, number: int) -> LayerAttention | None:
+        """Return the attention of the layer before a stage, with the keys that it has cached."""
+        previous = self._previous[number] if self._previous else None
+        if previous is None or self._cache is None:
+            return previous
+        assert self.batch is not None
+        keys = self._cache.layers[index - 1].keys
+        return previous.with_keys(self.batch.groups[number].of(keys))
 
     def _attention(
         self, index: int, group: Group, hidden: Tensor, rotation: tuple[Tensor, Tensor]
