@@ -199,9 +199,9 @@ class LayerAttention:
 
         Args:
             keys: Rotated keys, (batch, key-value heads, length, head size), such as the layer's
-                cache holds once it has run. A cache of another length (that of a sliding-window
-                layer, one that an earlier turn has filled, or one that is kept on another device) is no
-                use, and nothing is taken over.
+                cache holds once it has run. Others are no use, and nothing is taken over: those of
+                a sliding-window layer, of a cache that an earlier turn has filled, or of one that
+                is kept on another device.
 
         Returns:
             The same attention, which computes no keys of its own but those of `keys_rotated`.

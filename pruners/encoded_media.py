@@ -14,7 +14,6 @@ from pruners.tower import TowerPruning
 from pruners.vision import VisionRecorder
 from pruners.vision_towers import TowerOutputs
 
-
 _ATTRIBUTE = "prunetune_media"
 
 
