@@ -130,13 +130,14 @@ class TowerPruning:
             self._handles.append(
                 layer.register_forward_pre_hook(partial(self._enter_layer, index), with_kwargs=True)
             )
-            if index < self._feature:
-                self._handles += [
-                    layer.get_submodule(f"self_attn.{name}").register_forward_hook(
-                        partial(self._project, name)
-                    )
-                    for name in _PROJECTIONS[type(self._scorer)]
-                ]
+            # On layers behind the one that makes the features as well, where nothing reads them:
+            # torch.compile takes layers that differ in their hooks alone for one another.
+            self._handles += [
+                layer.get_submodule(f"self_attn.{name}").register_forward_hook(
+                    partial(self._project, name)
+                )
+                for name in _PROJECTIONS[type(self._scorer)]
+            ]
         self._handles.append(tower.register_forward_hook(self._finish, always_call=True))
 
     # On the way of one call: the tower, its layers, their projections.
