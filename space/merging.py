@@ -12,7 +12,7 @@ from pruners.merges import (
 )
 from pruners.scorers import KeyNorm
 from pruners.shape import Shape
-from space.scoring import computes_keys
+from space.scoring import reads_keys
 from space.selecting import compared_width
 from space.tiles import equal_tiles
 from space.tower_reads import vision_keys_flops
@@ -65,10 +65,10 @@ def _products(pairs: float, working: WorkingStage, shape: Shape) -> int:
 
 
 def _keys_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
-    """Price the keys that tokens are compared by, where the scorer has not computed them."""
+    """Price the keys that tokens are compared by, where the scorer has not read them."""
     stage = working.stage
     if working.layer > 0:
-        if computes_keys(stage):
+        if reads_keys(stage):
             return 0
         return 2 * previous * shape.hidden_size * shape.key_value_heads * shape.head_size
     if isinstance(stage.scorer, KeyNorm):

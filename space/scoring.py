@@ -14,16 +14,18 @@ from pruners.stages import Stage
 from space.working import WorkingStage
 
 _OF_KEYS = (VisualSelfAttention, LastTokenAttention, RaterAttention, KeyNorm)
-"""Scorers that compute the keys of a decoder layer."""
+"""Scorers that read the keys of a decoder layer, which merge rules can then use."""
 
-_OF_EITHER_LAYER = (LastTokenAttention, RaterAttention, KeyNorm)
-"""Those that read the layer before a boundary or the one after it."""
+_OF_ROWS = (LastTokenAttention, RaterAttention)
+"""Those that read attention of the layer before a boundary, whose keys are cached by then, or of
+the one after it."""
 
 
 def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
     """Price the scores that a stage computes in the decoder.
 
-    Queries are computed for the tokens whose attention is read, keys for the whole sequence.
+    Queries are computed for the tokens whose attention is read, keys for the whole sequence; those
+    of the layer before, as attention has them, are taken from the key-value cache of the prefill.
     (VisionDrop's released scorer also projects the other queries and all values, and uses neither;
     for its 64-token schedule that would add 1 % to the total.)
 
@@ -42,9 +44,7 @@ def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) ->
     others = shape.newline_tokens + shape.text_tokens
     sequence = previous + others
     keys = 2 * sequence * shape.hidden_size * shape.key_value_heads * shape.head_size
-    flops = 0
-    if computes_keys(working.stage):
-        flops += keys
+    flops = keys if _computes_keys(working.stage) else 0
     if isinstance(scorer, VisualSelfAttention):
         attended = previous if scorer.mean == "bidirectional" else sequence
         flops += _rows(previous, attended, query_size, shape)
@@ -54,8 +54,8 @@ def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) ->
         # Which of the text tokens are raters differs between samples: rows of all are computed.
         flops += _rows(others, sequence, query_size, shape)
     if isinstance(selector, LeastDuplication) and selector.text_pivots > 0:
-        # Text pivots are chosen by the keys of the layer before.
-        known = isinstance(scorer, _OF_EITHER_LAYER) and scorer.reads == "previous"
+        # Text pivots are chosen by norms of the keys of the layer before, rotated anew.
+        known = isinstance(scorer, KeyNorm) and scorer.reads == "previous"
         flops += 0 if known else keys
     return flops
 
@@ -73,9 +73,15 @@ def rater_choice_flops(visual_tokens: int, shape: Shape) -> int:
     return 2 * visual_tokens * (shape.newline_tokens + shape.text_tokens) * shape.hidden_size
 
 
-def computes_keys(stage: Stage) -> bool:
-    """Whether a decoder stage's scorer computes a layer's keys, which merge rules can then use."""
+def reads_keys(stage: Stage) -> bool:
+    """Whether a decoder stage's scorer reads a layer's keys, which merge rules can then use."""
     return isinstance(stage.scorer, _OF_KEYS)
+
+
+def _computes_keys(stage: Stage) -> bool:
+    """Whether the keys that a decoder stage's scorer reads are not in the cache."""
+    cached = isinstance(stage.scorer, _OF_ROWS) and stage.scorer.reads == "previous"
+    return reads_keys(stage) and not cached
 
 
 def _rows(rows: int, attended: int, query_size: int, shape: Shape) -> int:

@@ -160,7 +160,7 @@ def _decoder_products(matmul: Callable[..., None], stage: Stage, shape: Shape, a
     scorer, text = stage.scorer, shape.newline_tokens + shape.text_tokens
     sequence, width = alive + text, shape.hidden_size
     queries, keys = shape.attention_heads * shape.head_size, shape.key_value_heads * shape.head_size
-    layers_with_keys = set()
+    layers_with_keys, cached = set(), False
     rows, seen = 0, sequence
     match scorer:
         case VisualSelfAttention(mean=mean):
@@ -168,14 +168,16 @@ def _decoder_products(matmul: Callable[..., None], stage: Stage, shape: Shape, a
             layers_with_keys.add("next")
         case LastTokenAttention(reads=layer):
             rows = 1
-            layers_with_keys.add(layer)
+            cached = layer == "previous"  # by the layer itself, which has run
+            layers_with_keys |= {layer} - {"previous"}
         case RaterAttention(reads=layer):
             rows = text
-            layers_with_keys.add(layer)
+            cached = layer == "previous"
+            layers_with_keys |= {layer} - {"previous"}
         case KeyNorm(reads=layer):
             layers_with_keys.add(layer)
     by_key = isinstance(stage.merge, NearestReference) and stage.contextual > 0
-    if (by_key or isinstance(stage.merge, BipartiteMatching)) and not layers_with_keys:
+    if (by_key or isinstance(stage.merge, BipartiteMatching)) and not (layers_with_keys or cached):
         matmul("merging", alive, width, keys)
     if isinstance(stage.selector, LeastDuplication) and stage.selector.text_pivots:
         layers_with_keys.add("previous")
