@@ -257,6 +257,7 @@ def test_round_trip_through_a_file(tmp_path: Path) -> None:
         "layer",
         "merge",
         "retention",
+        "scope",
         "scorer",
         "selector",
     }

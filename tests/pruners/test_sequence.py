@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruners.sequence import Layout, Selection
+from pruners.sequence import Layout, Selection, positions_from_zero
 
 LENGTH, VISUAL = 9, 4
 
@@ -25,21 +26,25 @@ def batches(draw: st.DrawFn) -> tuple[Any, ...]:
     return left, padding, starts, kept, contextual, draw(st.booleans())
 
 
+def padding_mask(padding: list[int], length: int, *, left: bool) -> torch.Tensor:
+    mask = torch.ones(len(padding), length, dtype=torch.bool)
+    for row, count in enumerate(padding):
+        if count:
+            mask[row, slice(count) if left else slice(-count, None)] = False
+    return mask
+
+
 @given(batch=batches())
 @settings(max_examples=80, deadline=None)
 def test_dropping_equals_lists(batch: tuple[Any, ...]) -> None:
     left, padding, starts, kept, contextual, compact = batch
     alive = len(kept[0])
-    image_mask = torch.zeros(2, LENGTH, dtype=torch.bool)
-    mask = torch.ones(2, LENGTH, dtype=torch.bool)
-    for row in range(2):
-        image_mask[row, starts[row] : starts[row] + VISUAL] = True
-        if padding[row]:
-            mask[row, slice(padding[row]) if left else slice(-padding[row], None)] = False
+    mask = padding_mask(padding, LENGTH, left=left)
+    visual = torch.tensor([list(range(start, start + VISUAL)) for start in starts])
     hidden = torch.arange(2 * LENGTH).float().reshape(2, LENGTH, 1)
     made = 100 + torch.arange(2 * alive).float().reshape(2, alive, 1)
     ids = torch.arange(LENGTH)[None] + 5
-    layout = Layout.dense(image_mask, VISUAL, ids, mask)
+    layout = Layout.dense(visual, LENGTH, ids, mask)
     selection = Selection(made, torch.tensor(kept, dtype=torch.long).reshape(2, alive), contextual)
     shorter, after = layout.drop(hidden, selection, compact=compact)
 
@@ -69,8 +74,7 @@ def test_dropping_equals_lists(batch: tuple[Any, ...]) -> None:
 
 
 def test_the_cls_token_takes_the_first_patchs_place() -> None:
-    image_mask = torch.tensor([[False, True, True, True, False]])
-    layout = Layout.dense(image_mask, 3, None, None)
+    layout = Layout.dense(torch.tensor([[1, 2, 3]]), 5, None, None)
     selection = Selection(torch.ones(1, 2, 1), torch.tensor([[-1, 2]]))
     hidden, after = layout.drop(torch.zeros(1, 5, 1), selection, compact=False)
     assert hidden[0, :, 0].tolist() == [0, 1, 1, 0]
@@ -82,3 +86,134 @@ def test_the_cls_token_takes_the_first_patchs_place() -> None:
     assert again.shape == (1, 3, 1)
     assert last.origin.tolist() == [[-1]]
     assert last.position_ids.tolist() == [[0, 1, 2]]
+
+
+# Several tiles, with text or separators in between: everything left stays where it was.
+
+PIECES = 12
+
+
+@st.composite
+def scattered(draw: st.DrawFn) -> tuple[Any, ...]:
+    """Two rows with visual tokens anywhere, tiles, and what two stages keep of them.
+
+    What the first stage keeps may include the CLS tokens of tiles, as ``-1 - first token``.
+    """
+    count = draw(st.integers(2, 6))
+    places = st.lists(st.integers(1, PIECES - 1), min_size=count, max_size=count, unique=True)
+    visual = [sorted(draw(places)) for _ in range(2)]
+    firsts = [0, *draw(st.lists(st.integers(1, count - 1), max_size=2, unique=True))]
+    choices = [*range(count), *(-1 - first for first in firsts)]
+    alive = draw(st.integers(0, count))
+    contextual = draw(st.integers(0, alive))
+    kept = [draw(st.permutations(choices))[:alive] for _ in range(2)]
+    later = draw(st.integers(0, alive))
+    again = [draw(st.permutations(range(alive)))[:later] for _ in range(2)]
+    padding = [draw(st.integers(0, visual[row][0])) for row in range(2)]
+    return visual, kept, contextual, again, padding, draw(st.booleans())
+
+
+@given(batch=scattered())
+@settings(max_examples=150, deadline=None)
+def test_dropping_scattered_tokens_equals_lists(batch: tuple[Any, ...]) -> None:
+    visual, kept, contextual, again, padding, compact = batch
+    mask = padding_mask(padding, PIECES, left=True)
+    ids = torch.arange(PIECES)[None] + 5
+    # One number per place and axis, so that moving a position to another place would show.
+    axes = torch.stack([ids, ids * 10, ids * 100]).expand(3, 2, -1)
+    hidden = torch.arange(2 * PIECES).float().reshape(2, PIECES, 1)
+    layout = Layout.dense(
+        torch.tensor(visual), PIECES, ids if compact else axes, mask, in_one_piece=False
+    )
+    # Each row as a list of (value, place in the dense prompt, visual token, contextual).
+    rows: list[list[Any]] = []
+    for row in range(2):
+        number = {place: index for index, place in enumerate(visual[row])}
+        rows.append([(hidden[row, p, 0].item(), p, number.get(p), False) for p in range(PIECES)])
+
+    for chosen, merged in ((kept, contextual), (again, 0)):
+        alive = len(chosen[0])
+        made = 100 + torch.arange(2 * alive).float().reshape(2, alive, 1)
+        indices = torch.tensor(chosen, dtype=torch.long).reshape(2, alive)
+        hidden, layout = layout.drop(hidden, Selection(made, indices, merged), compact=compact)
+        for row in range(2):
+            before = rows[row]
+            tokens = [entry for entry in before if entry[2] is not None]
+            kept_now = []
+            for order, index in enumerate(chosen[row]):
+                stood = tokens[index if index >= 0 else -1 - index]
+                origin = stood[2] if index >= 0 else index
+                flag = stood[3] or order >= alive - merged
+                value = made[row, order, 0].item()
+                # A CLS token stands before its tile's first token.
+                kept_now.append((stood[1], index >= 0, (value, stood[1], origin, flag)))
+            texts = [(entry[1], True, entry) for entry in before if entry[2] is None]
+            rows[row] = [entry for *_, entry in sorted(texts + kept_now, key=lambda item: item[:2])]
+            check_row(row, rows[row], hidden, layout, mask, compact=compact)
+
+
+def check_row(
+    row: int, entries: list[Any], hidden: Any, layout: Layout, mask: Any, *, compact: bool
+) -> None:
+    assert hidden[row, :, 0].tolist() == [entry[0] for entry in entries]
+    sources = [entry[1] for entry in entries]
+    assert layout.source[row].tolist() == sources
+    tokens = [(place, entry) for place, entry in enumerate(entries) if entry[2] is not None]
+    assert layout.visual[row].tolist() == [place for place, _ in tokens]
+    assert layout.origin[row].tolist() == [entry[2] for _, entry in tokens]
+    assert layout.contextual[row].tolist() == [entry[3] for _, entry in tokens]
+    assert layout.text[row].tolist() == [
+        place for place, entry in enumerate(entries) if entry[2] is None
+    ]
+    assert layout.mask is not None
+    real = [bool(mask[row, source]) for source in sources]
+    assert layout.mask[row].tolist() == real
+    if compact:
+        positions = layout.position_ids[row].tolist()
+        assert [p for p, own in zip(positions, real, strict=True) if own] == list(range(sum(real)))
+    else:
+        expected = [[(source + 5) * axis for source in sources] for axis in (1, 10, 100)]
+        assert layout.position_ids[:, row].tolist() == expected
+
+
+def test_the_cls_token_of_the_second_tile_stands_before_it() -> None:
+    # text, tile of 2, separator, tile of 2, text
+    layout = Layout.dense(torch.tensor([[1, 2, 4, 5]]), 7, None, None, in_one_piece=False)
+    # The stage names dominant tokens of both tiles, then the contextual ones of both.
+    selection = Selection(
+        torch.tensor([[[10.0], [11.0], [12.0], [13.0]]]), torch.tensor([[-1, -3, 1, 3]]), 2
+    )
+    hidden, after = layout.drop(torch.zeros(1, 7, 1), selection, compact=False)
+    assert hidden[0, :, 0].tolist() == [0, 10, 12, 0, 11, 13, 0]
+    assert after.origin.tolist() == [[-1, 1, -3, 3]]
+    assert after.contextual.tolist() == [[False, True, False, True]]
+    assert after.source.tolist() == [[0, 1, 2, 3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_added_and_cut_off_on_its_side(side: Literal["left", "right"]) -> None:
+    axes = torch.arange(6).view(1, 1, 6) * torch.tensor([1, 10, 100]).view(3, 1, 1)
+    layout = Layout.dense(torch.tensor([[2, 3]]), 6, axes, None)
+    longer = layout.resized(8, side)
+    added = slice(2) if side == "left" else slice(6, 8)
+    assert longer.length == 8
+    assert longer.visual.tolist() == ([[4, 5]] if side == "left" else [[2, 3]])
+    assert longer.mask is not None
+    assert not longer.mask[0, added].any()
+    assert longer.mask.sum() == 6
+    own = longer.mask[0]
+    assert longer.source[0, own].tolist() == list(range(6))
+    assert longer.position_ids[:, 0, own].tolist() == axes[:, 0].tolist()
+    assert longer.last_token.tolist() == [[7 if side == "left" else 5]]
+    back = longer.resized(6, side)
+    for name in ("visual", "source", "position_ids"):
+        assert torch.equal(getattr(back, name), getattr(layout, name))
+    assert back.mask is not None
+    assert back.mask.all()
+
+
+def test_positions_start_at_zero_on_every_axis() -> None:
+    axes = torch.tensor([[[9, 4, 5, 6]], [[9, 4, 4, 4]], [[9, 4, 6, 5]]])
+    mask = torch.tensor([[False, True, True, True]])
+    layout = Layout.dense(torch.tensor([[2]]), 4, axes, mask)
+    assert positions_from_zero(layout)[:, 0, 1:].tolist() == [[0, 1, 2], [0, 0, 0], [0, 2, 1]]

@@ -456,11 +456,12 @@ def test_stages_that_do_not_fit_are_refused() -> None:
     for stage in (FLOW, MERGE):
         with pytest.raises(ScheduleMismatchError, match="no layer of it comes before"):
             TowerPruning(adapter_for(build(feature_layer=-LAYERS)).towers["image"], stage, 9)
-    adapter.class_token = False
+    without_cls = copy.copy(adapter.towers["image"])
+    without_cls.class_token = False
     for stage in STAGES.values():
         with pytest.raises(ScheduleMismatchError, match="has no CLS token"):
-            TowerPruning(adapter.towers["image"], stage, 9)
-    assert not adapter.vision_tower._forward_pre_hooks
+            TowerPruning(without_cls, stage, 9)
+    assert not adapter.towers["image"].module._forward_pre_hooks
 
 
 def test_attention_that_takes_no_bias_is_refused_where_one_is_needed() -> None:
