@@ -128,6 +128,11 @@ def check_layers(adapter: ModelAdapter, parts: VisionParts) -> None:
                 f"the schedule reads the CLS token, but {name} has none; use scorers that need "
                 "none, such as 'visual-self-attention'"
             )
+        if parts.need_text_tower and not tower.shares_text_space:
+            raise ScheduleMismatchError(
+                f"the schedule compares patches with the question, but no text tower is paired "
+                f"with {name}; use scorers that read no question, such as 'cls-attention'"
+            )
         layers = len(tower.layers)
         for layer in sorted(parts.saliency_layers):
             if layer < -layers:

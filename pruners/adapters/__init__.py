@@ -14,6 +14,10 @@ __all__ = ["FAMILIES", "DecoderCall", "ModelAdapter", "adapter_for"]
 
 FAMILIES = {
     "llava": "LlavaAdapter",
+    "llava_next": "LlavaNextAdapter",
+    "llava_onevision": "LlavaOnevisionAdapter",
+    "video_llava": "VideoLlavaAdapter",
+    "internvl": "InternVLAdapter",
 }
 """Classes of adapters by the `model_type` of a configuration, which also names their module.
 

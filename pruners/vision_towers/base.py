@@ -89,6 +89,7 @@ class VisionTower(ABC):
         feature_layer: Which hidden states of the tower the projector reads, as a negative index;
             -1 are those after the last layer.
         width: Width of its residual stream.
+        shares_text_space: Whether such towers are paired with a text tower, as CLIP's are.
     """
 
     module: nn.Module
@@ -96,6 +97,7 @@ class VisionTower(ABC):
     class_token: bool
     feature_layer: int
     width: int
+    shares_text_space: bool = False
 
     @property
     def device(self) -> torch.device:

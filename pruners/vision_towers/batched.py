@@ -34,7 +34,7 @@ class BatchedTower(VisionTower):
         layers: Sequence[nn.Module],
         readers: Sequence[VisionHeads],
         *,
-        norm: Callable[[Tensor], Tensor],
+        norm: Callable[[Tensor], Tensor] | None,
         class_token: bool,
         feature_layer: int,
         width: int,
@@ -46,7 +46,8 @@ class BatchedTower(VisionTower):
             module: The tower.
             layers: Its layers.
             readers: Queries, keys and values of the layers.
-            norm: Norm behind the last layer, which the space shared with a text tower needs.
+            norm: Norm behind the last layer, which the space shared with a text tower needs; None
+                where no text tower is paired with such a tower.
             class_token: Whether its sequence starts with a CLS token.
             feature_layer: Which hidden states the projector reads, counted from the embeddings if
                 not negative.
@@ -63,9 +64,11 @@ class BatchedTower(VisionTower):
         )
         self.width = width
         self.patches = patches
+        self.shares_text_space = norm is not None
         self._norm = norm
 
     def norm(self, hidden: Tensor) -> Tensor:
+        assert self._norm is not None
         return self._norm(hidden)
 
     def layers_read(self, parts: VisionParts) -> frozenset[int]:
