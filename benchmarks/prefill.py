@@ -6,7 +6,8 @@ its first token, and each further token; next to them stand the bytes in the key
 a GPU, the memory that a prefill allocates.
 
     python benchmarks/prefill.py --shape small
-    python benchmarks/prefill.py --shape llava-1.5-7b --device cuda --profile
+    python benchmarks/prefill.py --shape llava-1.5-7b --device cuda --batch 1 --batch 8 --profile
+    python benchmarks/prefill.py --shape llava-next-7b --device cuda --batch 1 --batch 8 --profile
 
 build a model of that shape with random weights, on which time does not depend, print a table and
 write ``benchmarks/results/prefill-<shape>-<device>.json``. Questions are read back from the prompt
@@ -24,8 +25,9 @@ from typing import Annotated
 import torch
 import transformers
 import typer
-from prefill_models import NAMES, Workload, build_workload, named_shape
+from prefill_models import Workload, build_workload
 from prefill_profile import profile_variants
+from prefill_shapes import NAMES, default_schedules, named_shape
 from prefill_summary import BatchResult, Machine, Summary, rows, write_summary
 from prefill_table import markdown, part_cells, print_summary, time_cells
 from prefill_timing import Variant, measure
@@ -36,7 +38,6 @@ from pruners.published import dense, published
 from pruners.shape import Shape
 
 RESULTS = Path(__file__).parent / "results"
-SCHEDULES = ("visiondrop:64", "visiondrop:32", "desap:64", "fastv:64", "pyramiddrop:64")
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -60,7 +61,7 @@ def main(
         typer.Option(
             "--schedule",
             help="Published method and mean visual tokens, as in visiondrop:64; repeat for "
-            f"several. Default: {', '.join(SCHEDULES)}.",
+            "several. Default: the methods at the tokens of their published figures.",
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 15,
@@ -83,13 +84,14 @@ def main(
     """Time every variant, print the table, write the JSON."""
     console = Console()
     try:
+        sizes = named_shape(shape)
         summary = run(
-            named_shape(shape),
+            sizes,
             chosen_device(device),
             dtype or ("bfloat16" if device == "cuda" else "float32"),
             attention,
             batches or [1],
-            schedules or list(SCHEDULES),
+            schedules or list(default_schedules(sizes)),
             repeats=repeats,
             warmup=warmup,
             new_tokens=new_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,60 +17,14 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
     PreTrainedTokenizerFast,
 )
 
 from pruners import TextTower
 from pruners.errors import UnsupportedModelError
-from pruners.shape import Shape, TextTowerShape, VisionShape
-from space.shapes import preset
-
-SMALL = Shape(
-    name="small",
-    decoder_layers=32,
-    hidden_size=384,
-    intermediate_size=1024,
-    attention_heads=6,
-    key_value_heads=6,
-    head_size=64,
-    vocabulary_size=4000,
-    visual_tokens=576,
-    vision=VisionShape(
-        layers=12,
-        hidden_size=128,
-        intermediate_size=512,
-        attention_heads=2,
-        patches=576,
-        patch_size=14,
-        projection_size=128,
-    ),
-    text_tower=TextTowerShape(
-        layers=4,
-        hidden_size=128,
-        intermediate_size=512,
-        attention_heads=2,
-        projection_size=128,
-    ),
-)
-"""LLaVA-1.5's tokens and depth at a width for CPUs; vision tower and head cost about the same share
-as in LLaVA-1.5-7B, so that matrix products outweigh what Python costs."""
-
-TINY = SMALL.model_copy(
-    update={
-        "name": "tiny",
-        "decoder_layers": 16,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "attention_heads": 2,
-        "key_value_heads": 2,
-        "head_size": 32,
-        "vocabulary_size": 100,
-        "vision": SMALL.vision.model_copy(update={"layers": 3}),
-    }
-)
-"""Runs in a second; its timings mean nothing."""
-
-NAMES = ("small", "llava-1.5-7b", "llava-1.5-13b", "tiny")
+from pruners.shape import Shape
 
 _START, _END, _IMAGE = 0, 1, 2
 _WORDS = 64
@@ -79,23 +34,13 @@ _VOCABULARY = {"<s>": _START, "</s>": _END, "<image>": _IMAGE} | {
 _POSITIONS = 77
 """Positions of CLIP's text tower."""
 
+_ALONG_SIDE = 2
+"""Tiles along each side of a LLaVA-NeXT image, beside its overview."""
 
-def named_shape(name: str) -> Shape:
-    """Return a shape that models are built of.
-
-    Args:
-        name: One of `NAMES`.
-
-    Returns:
-        The shape.
-
-    Raises:
-        UnsupportedModelError: No model is built of that name.
-    """
-    if name not in NAMES:
-        raise UnsupportedModelError(f"--shape is {name!r}; models are built for {', '.join(NAMES)}")
-    own = {shape.name: shape for shape in (SMALL, TINY)}
-    return own.get(name) or preset(name)
+_CLASSES: Mapping[str, Any] = MappingProxyType(
+    {"llava": LlavaForConditionalGeneration, "llava_next": LlavaNextForConditionalGeneration}
+)
+"""Models by family."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +81,25 @@ class Workload:
         before = shape.text_tokens - question
         generator = torch.Generator().manual_seed(0)
         text = torch.randint(3, 3 + _WORDS, (batch, shape.text_tokens), generator=generator)
-        image = torch.full((batch, shape.visual_tokens), _IMAGE)
-        side = self.model.config.vision_config.image_size
-        images = torch.randn(batch, shape.vision.channels, side, side, generator=generator)
+        image = torch.full((batch, shape.visual_tokens + shape.newline_tokens), _IMAGE)
         input_ids = torch.cat([text[:, :before], image, text[:, before:]], dim=1)
         return {
             "input_ids": input_ids.to(device),
             "attention_mask": torch.ones_like(input_ids, device=device),
-            "pixel_values": images.to(device, self.model.dtype),
+            **self._images(batch, generator),
         }
+
+    def _images(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
+        shape = self.shape
+        side = self.model.config.vision_config.image_size
+        tiles = (shape.tiles,) if shape.family == "llava_next" else ()
+        pixels = torch.randn(
+            batch, *tiles, shape.vision.channels, side, side, generator=generator
+        ).to(self.device, self.model.dtype)
+        if not tiles:
+            return {"pixel_values": pixels}
+        sizes = torch.full((batch, 2), _ALONG_SIDE * side, device=self.device)
+        return {"pixel_values": pixels, "image_sizes": sizes}
 
     def next_step(self, inputs: Mapping[str, Tensor], cache: Any) -> dict[str, Any]:
         """Make the arguments of a step that decodes one token.
@@ -184,9 +139,11 @@ def build_workload(
     torch.manual_seed(0)
     with torch.device(device):
         try:
-            model = LlavaForConditionalGeneration._from_config(
-                llava_config(shape), attn_implementation=attention, dtype=dtype
-            ).eval()
+            model = (
+                _CLASSES[shape.family]
+                ._from_config(model_config(shape), attn_implementation=attention, dtype=dtype)
+                .eval()
+            )
         except (ImportError, ValueError) as error:
             raise UnsupportedModelError(
                 f"attention {attention!r} cannot be used here ({str(error).splitlines()[0]}); "
@@ -204,8 +161,8 @@ def build_workload(
     )
 
 
-def llava_config(shape: Shape) -> LlavaConfig:
-    """Turn a shape into the configuration of a LLaVA-1.5 model.
+def model_config(shape: Shape) -> LlavaConfig | LlavaNextConfig:
+    """Turn a shape into the configuration of a LLaVA-1.5 or LLaVA-NeXT model.
 
     Args:
         shape: The shape; its patches are a square.
@@ -214,18 +171,19 @@ def llava_config(shape: Shape) -> LlavaConfig:
         The configuration.
     """
     vision = shape.vision
-    return LlavaConfig(
-        vision_config=CLIPVisionConfig(
+    side = round(vision.patches**0.5) * vision.patch_size
+    common: dict[str, Any] = {
+        "vision_config": CLIPVisionConfig(
             hidden_size=vision.hidden_size,
             intermediate_size=vision.intermediate_size,
             num_hidden_layers=vision.layers,
             num_attention_heads=vision.attention_heads,
-            image_size=round(vision.patches**0.5) * vision.patch_size,
+            image_size=side,
             patch_size=vision.patch_size,
             num_channels=vision.channels,
             projection_dim=vision.projection_size,
         ),
-        text_config=LlamaConfig(
+        "text_config": LlamaConfig(
             vocab_size=shape.vocabulary_size,
             hidden_size=shape.hidden_size,
             intermediate_size=shape.intermediate_size,
@@ -239,12 +197,16 @@ def llava_config(shape: Shape) -> LlavaConfig:
             pad_token_id=_START,
             tie_word_embeddings=False,
         ),
-        image_token_id=_IMAGE,
-        image_seq_length=shape.visual_tokens,
-        vision_feature_layer=vision.feature_layer,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=False,
-    )
+        "vision_feature_layer": vision.feature_layer,
+        "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": False,
+    }
+    if shape.family == "llava_next":
+        tiled = _ALONG_SIDE * side
+        return LlavaNextConfig(
+            **common, image_token_index=_IMAGE, image_grid_pinpoints=[[tiled, tiled]]
+        )
+    return LlavaConfig(**common, image_token_id=_IMAGE, image_seq_length=shape.visual_tokens)
 
 
 def _text_tower(shape: Shape, dtype: torch.dtype) -> TextTower:

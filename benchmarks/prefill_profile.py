@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
+from inspect import isfunction
 from typing import Any
 
 import torch
@@ -45,11 +46,19 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "selecting": (choose_tokens,),
     "merging": (merge_dropped,),
 }
+
+
+def _public_methods(owner: type) -> tuple[str, ...]:
+    return tuple(
+        name for name, value in vars(owner).items() if isfunction(value) and name[0] != "_"
+    )
+
+
 METHODS: dict[str, dict[type, tuple[str, ...]]] = {
     "text tower": {TextTower: ("encode",)},
     "reading the question": {PromptReader: ("read",)},
     "rearranging": {
-        Prefill: ("enter_projector", "leave_projector", "enter_decoder", "enter_layer", "finish"),
+        Prefill: _public_methods(Prefill),
         Layout: ("drop",),
     },
 }

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from pruners import Schedule, Shape, published
@@ -18,6 +17,7 @@ from pruners.errors import InputError, ScheduleError, UnsupportedModelError
 from pruners.saliency import key_norms
 from pruners.sequence import Layout
 from space.flops import price
+from tests.space.counters import flop_counter
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -25,8 +25,17 @@ sys.path.insert(0, str(BENCHMARKS))
 import prefill_host  # noqa: E402
 from prefill import main, variant  # noqa: E402
 from prefill_host import host_accesses  # noqa: E402
-from prefill_models import SMALL, TINY, build_workload, llava_config, named_shape  # noqa: E402
+from prefill_models import build_workload, model_config  # noqa: E402
 from prefill_profile import OTHER, Range, own_costs, profile_variants  # noqa: E402
+from prefill_shapes import (  # noqa: E402
+    NAMES,
+    SMALL,
+    SMALL_NEXT,
+    TINY,
+    TINY_NEXT,
+    default_schedules,
+    named_shape,
+)
 from prefill_summary import rows, speedup, spread  # noqa: E402
 from prefill_table import markdown  # noqa: E402
 from prefill_timing import Timings, Variant, applied  # noqa: E402
@@ -144,21 +153,48 @@ def test_rows_hold_times_against_the_cost_of_the_same_schedule():
     assert (pruned.kv_bytes, pruned.peak_bytes, dense.peak_bytes) == (10, 70, None)
 
 
-@pytest.mark.parametrize("shape", [SMALL, TINY, named_shape("llava-1.5-7b")])
-def test_models_have_the_sizes_that_they_are_priced_at(shape):
-    config = llava_config(shape)
+@pytest.mark.parametrize("name", NAMES)
+def test_models_have_the_sizes_that_they_are_priced_at(name):
+    shape = named_shape(name)
+    config = model_config(shape)
     config.dtype = torch.bfloat16
     read = Shape.from_config(config, name=shape.name, text_tower=shape.text_tower)
     assert read == shape
 
 
+def test_small_shapes_have_the_tokens_of_the_real_ones():
+    for small, real in ((SMALL, "llava-1.5-7b"), (SMALL_NEXT, "llava-next-7b")):
+        for name in ("visual_tokens", "newline_tokens", "tiles", "text_tokens", "decoder_layers"):
+            assert getattr(small, name) == getattr(named_shape(real), name)
+
+
+def test_a_tiled_image_costs_what_is_priced():
+    eager = build_workload(TINY_NEXT, CPU, torch.float32, "eager")
+    inputs = eager.inputs(1)
+    assert inputs["input_ids"].shape == (1, 5 * 576 + 48 + 63)
+    with flop_counter() as counter, torch.inference_mode():
+        eager.model(**inputs)
+    expected = price(Schedule(), TINY_NEXT).tflops * 1e12
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.005)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_settings_are_timed(name):
+    shape = named_shape(name)
+    variants = [variant(text, shape) for text in default_schedules(shape)]
+    expected = {"visiondrop", "desap", "fastv", "pyramiddrop"}
+    assert {one.name.partition(":")[0] for one in variants} == expected
+    tokens = 320 if "next" in name else 64
+    assert f"desap:{tokens}" in default_schedules(shape)
+
+
 def test_the_timed_calls_do_the_work_that_is_priced():
-    eager = build_workload(TINY, CPU, torch.float32, "eager")  # fused attention is not counted
+    eager = build_workload(TINY, CPU, torch.float32, "eager")
     inputs = eager.inputs(1)
     assert inputs["input_ids"].shape == (1, 576 + 63)
     for text in ("visiondrop:64", "desap:64"):
         schedule = variant(text, TINY).schedule
-        with applied(eager, schedule), FlopCounterMode(display=False) as counter:
+        with applied(eager, schedule), flop_counter() as counter:
             eager.model(**inputs)
         expected = price(schedule, TINY).tflops * 1e12
         assert counter.get_total_flops() == pytest.approx(expected, rel=0.005)
@@ -197,12 +233,12 @@ def test_ranges_that_start_together_contain_each_other_by_their_end():
 
 
 def test_profiling_changes_nothing_and_accounts_for_all_time(workload):
-    from pruners import decoder_stage, prefill
+    from pruners import decoder_stage
 
-    before = (decoder_stage.choose_tokens, prefill.run_decoder_stage, Layout.__dict__["drop"])
+    before = (decoder_stage.choose_tokens, decoder_stage.merge_dropped, Layout.__dict__["drop"])
     variants = [Variant("dense", Schedule()), variant("fastv:64", TINY)]
     dense, pruned = profile_variants(workload, variants, batch=1, repeats=1)
-    after = (decoder_stage.choose_tokens, prefill.run_decoder_stage, Layout.__dict__["drop"])
+    after = (decoder_stage.choose_tokens, decoder_stage.merge_dropped, Layout.__dict__["drop"])
     assert after == before
     assert "forward" not in vars(workload.model.lm_head)
     assert sum(part.of_dense for part in dense.parts) == pytest.approx(1.0)
