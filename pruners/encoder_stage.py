@@ -200,16 +200,16 @@ def _joined(parts: list[tuple[TileClass, Selection, int]]) -> Selection:
 
 def _of_samples(tiles: TileClass, selection: Selection, *, with_sizes: bool) -> list[Tensor]:
     """Return tokens, indices among the sample's tokens, and sizes, (samples, tiles, alive, ...)."""
-    split = (-1, tiles.each)
-    indices = selection.indices.unflatten(0, split)
+    split = (*tiles.visual.shape[:2], selection.indices.shape[1])
+    indices = selection.indices.reshape(split)
     own = tiles.visual.gather(2, indices.clamp(min=0))
     indices = own.where(indices >= 0, -1 - tiles.visual[:, :, :1])
-    values = [selection.tokens.unflatten(0, split), indices]
+    values = [selection.tokens.reshape(*split, selection.tokens.shape[-1]), indices]
     if with_sizes:
         sizes = selection.sizes
         if sizes is None:
             sizes = torch.ones_like(selection.indices, dtype=torch.float32)
-        values.append(sizes.unflatten(0, split))
+        values.append(sizes.reshape(split))
     return values
 
 
