@@ -52,14 +52,73 @@ def best_resolution(
     return rows, columns
 
 
-def tiled_image(
+class GridSide(NamedTuple):
+    """One side of the grid of patches that an image's tiles make together: its rows, or columns.
+
+    Attributes:
+        kept: Patches along it that are no padding.
+        tokens: Tokens along it; fewer than `kept` where the grid has shrunk.
+        tiles: Tiles along it.
+        tile_side: Patches along a tile's side.
+    """
+
+    kept: range
+    tokens: int
+    tiles: int
+    tile_side: int
+
+    def tile_of(self) -> list[int]:
+        """List the tile that each token, or its centre, lies in."""
+        return [min(int(at // self.tile_side), self.tiles - 1) for at in self._centres()]
+
+    def per_tile(self) -> list[int]:
+        """Count the tokens in each tile."""
+        tiles = self.tile_of()
+        return [tiles.count(tile) for tile in range(self.tiles)]
+
+    def patches_of(self) -> list[tuple[int, int]]:
+        """List the two patches, counted from 0 in its tile, that each token is made of.
+
+        Without shrinking both are the token's own patch. A shrunk token lies between two: bilinear
+        interpolation reads these. Where one is another tile's, the other stands for it.
+        """
+        side = self.tile_side
+        found = []
+        for at, tile in zip(self._centres(), self.tile_of(), strict=True):
+            within = at - tile * side - 0.5  # in patches, from the centre of the tile's first
+            found.append((max(math.floor(within), 0), min(math.ceil(within), side - 1)))
+        return found
+
+    def _centres(self) -> list[float]:
+        """Say where along the side, in patches from its start, the tokens have their centres."""
+        kept, tokens = self.kept, self.tokens
+        # Rounded, so that a centre that is a patch's own is not taken for one beside it.
+        return [
+            round(kept.start + (token + 0.5) * len(kept) / tokens, 7) for token in range(tokens)
+        ]
+
+
+def shrunk_side(patches: int, tokens: int) -> GridSide:
+    """Describe one side of a tile whose features are interpolated on their own (a video's frame).
+
+    Args:
+        patches: Patches along it.
+        tokens: Tokens along it.
+
+    Returns:
+        The side.
+    """
+    return GridSide(range(patches), tokens, 1, patches)
+
+
+def token_grid(
     image_size: tuple[int, int],
     resolutions: Sequence[Sequence[int]],
     tile_pixels: int,
     side: int,
     most_tiles: int | None = None,
-) -> TiledImage:
-    """Count the tokens of an image by tile.
+) -> tuple[GridSide, GridSide]:
+    """Lay out the tokens of an image's tiles, without the tile of the whole image.
 
     Args:
         image_size: Height and width, in pixels.
@@ -70,7 +129,7 @@ def tiled_image(
             of the projected features); None if it never does.
 
     Returns:
-        Tokens and newlines. Those of a shrunk grid belong to the tile that they lie in.
+        Rows and columns of the grid.
     """
     height, width = best_resolution(image_size, resolutions)
     down, across = height // tile_pixels, width // tile_pixels
@@ -79,12 +138,28 @@ def tiled_image(
     if most_tiles is not None:
         ratio = math.sqrt(len(rows) * len(columns) / (most_tiles * side**2))
         shrink = ratio if ratio > FINE_LIMIT else 1.0
-    row_counts = _per_tile(rows, side, down, shrink)
-    column_counts = _per_tile(columns, side, across, shrink)
-    return TiledImage(
-        tile_tokens=(side**2, *(high * wide for high in row_counts for wide in column_counts)),
-        newline_tokens=sum(row_counts),
+    return (
+        GridSide(rows, int(len(rows) // shrink), down, side),
+        GridSide(columns, int(len(columns) // shrink), across, side),
     )
+
+
+def tiled_image(
+    image_size: tuple[int, int],
+    resolutions: Sequence[Sequence[int]],
+    tile_pixels: int,
+    side: int,
+    most_tiles: int | None = None,
+) -> TiledImage:
+    """Count the tokens of an image by tile; arguments are those of `token_grid`.
+
+    Returns:
+        Tokens and newlines. Those of a shrunk grid belong to the tile that they lie in.
+    """
+    rows, columns = token_grid(image_size, resolutions, tile_pixels, side, most_tiles)
+    across = columns.per_tile()
+    high_resolution = (high * wide for high in rows.per_tile() for wide in across)
+    return TiledImage(tile_tokens=(side**2, *high_resolution), newline_tokens=rows.tokens)
 
 
 def _without_padding(image_size: tuple[int, int], rows: int, columns: int) -> tuple[range, range]:
@@ -97,14 +172,6 @@ def _without_padding(image_size: tuple[int, int], rows: int, columns: int) -> tu
     inner = int(round(width * (rows / height), 7))
     padding = (columns - inner) // 2
     return range(rows), range(padding, columns - padding)
-
-
-def _per_tile(kept: range, side: int, tiles: int, shrink: float) -> list[int]:
-    """Count the kept rows (or columns) of each tile, after the grid has shrunk."""
-    count = int(len(kept) // shrink)
-    centres = (kept.start + (index + 0.5) * len(kept) / count for index in range(count))
-    of_tile = [min(int(centre // side), tiles - 1) for centre in centres]
-    return [of_tile.count(tile) for tile in range(tiles)]
 
 
 def together(images: Sequence[TiledImage]) -> TiledImage:
