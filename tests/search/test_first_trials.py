@@ -17,10 +17,8 @@ BY_THE_ENCODER = ["near visionzip", "vispruner", "near cdpruner", "near vscan"]
 # 8, 16, 24, SparseVLM 2, 5, 11 and 3, 7, 16, DART as FastV.
 FULL = {
     ("2", 4): {*NEAR_ALWAYS, *BY_THE_ENCODER},
-    ("2", 1): {
-        *(*NEAR_ALWAYS, *BY_THE_ENCODER),
-        *("near fastv", "pyramiddrop", "near sparsevlm", "dart"),
-    },
+    # FastV reads cached keys; points pay for those of the next layer, here with an encoder stage.
+    ("2", 1): {*NEAR_ALWAYS, *BY_THE_ENCODER, "pyramiddrop", "near sparsevlm", "dart"},
     ("4.5", 4): {*NEAR_ALWAYS, *BY_THE_ENCODER, "pyramiddrop"},
     ("4.5", 1): {
         *(*NEAR_ALWAYS, *BY_THE_ENCODER),

@@ -173,7 +173,6 @@ def test_methods_made_of_the_spaces_own_parts_are_points(name: str) -> None:
         ("desap", {"scorer"}),  # whose saliency is that of the last layer
         ("cdpruner", {"features"}),
         ("divprune", {"scorer", "features"}),
-        ("fastv", {"scorer"}),  # which reads the layer before
         ("vscan", {"features", "merge"}),
         ("sparsevlm", {"contextual"}),
     ],
@@ -191,6 +190,15 @@ def test_what_the_nearest_points_of_other_methods_lack(name: str, unlike: set[st
         for field in fields
         if getattr(mine, field) != getattr(theirs, field)
     }
+
+
+def test_fastv_scores_for_less_than_any_point() -> None:
+    """It reads cached keys; the nearest point computes those of the next layer and pays for them."""
+    schedule = project(published("fastv", 64), SHAPE, FULL.budget)
+    decoded = FULL.decode(FULL.encode(schedule))
+    assert decoded.stages[-1].scorer == LastTokenAttention(reads="next")
+    assert schedule.stages[-1].scorer == LastTokenAttention(reads="previous")
+    assert alive(decoded, SHAPE)[-1] < alive(schedule, SHAPE)[-1]
 
 
 @pytest.mark.parametrize("name", ["flowcut", "tome", "downsampling"])

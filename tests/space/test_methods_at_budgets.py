@@ -59,9 +59,10 @@ def test_ratios_between_stages_are_kept(method: str) -> None:
     for tokens in TOKENS:
         found = alive(project(original, SHAPE, budget_of(tokens)), SHAPE)
         factors = [have / want for have, want in zip(found, wanted, strict=True)]
-        # A token more or less at each stage.
+        # A token more or less at each stage; what is left of the budget, less than a token of a
+        # late stage, may be a few tokens of a first stage that is soon followed by another.
         for factor, want in zip(factors, wanted, strict=True):
-            assert factor == pytest.approx(factors[0], abs=1.5 / min(want, wanted[0]))
+            assert factor == pytest.approx(factors[0], abs=2 / min(want, wanted[0]))
 
 
 def _moved(original: Schedule, factor: float) -> tuple[list[int], float]:
