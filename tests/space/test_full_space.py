@@ -193,7 +193,7 @@ def test_what_the_nearest_points_of_other_methods_lack(name: str, unlike: set[st
 
 
 def test_fastv_scores_for_less_than_any_point() -> None:
-    """It reads cached keys; the nearest point computes those of the next layer and pays for them."""
+    """It reads cached keys; its nearest point computes those of the next layer."""
     schedule = project(published("fastv", 64), SHAPE, FULL.budget)
     decoded = FULL.decode(FULL.encode(schedule))
     assert decoded.stages[-1].scorer == LastTokenAttention(reads="next")
