@@ -1,8 +1,8 @@
 """Where a prefill makes the host wait for the device, or sends it values, for `prefill.py`.
 
 Calls of torch are watched in Python rather than on the device, so that a CPU shows what a GPU would
-wait for. On a CPU it cannot be seen whether values made on the host go to the device; tensors made
-of Python lists are listed there as if they did.
+wait for: tensors that are made of lists for a device count as sent, and so does all that goes
+through `pruners.transfer`, which makes nobody wait.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ READS = frozenset(
 """Functions whose result, or its size, the host needs."""
 
 SENDS = frozenset({"as_tensor", "tensor"})
-"""Functions that make tensors of values of the host."""
+"""Functions that make tensors of values of the host; on a device, if they are told one."""
+
+SENT = "sent without waiting"
+"""What is listed for `pruners.transfer`."""
+
+TRANSFER = PACKAGE / "transfer.py"
 
 
 class _Watch(TorchFunctionMode):
@@ -45,19 +50,24 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        operation = self._operation(func, args, result)
+        operation = self._operation(func, args, kwargs or {}, result)
         if operation is not None:
             site, via = _site()
             if site is not None:
                 self.found[operation, site, via] += 1
         return result
 
-    def _operation(self, function: Any, args: tuple[Any, ...], result: Any) -> str | None:
+    def _operation(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> str | None:
         name = getattr(function, "__name__", "")
         if name in SENDS:
-            return name if result.device == self._device else None
+            there = result.device == self._device and kwargs.get("device") is not None
+            return name if there else None
         if not (args and isinstance(args[0], Tensor)):
             return None
+        if name == "to" and _in_transfer():
+            return SENT
         if name == "to" and args[0].device != result.device:
             return name
         if args[0].device != self._device:
@@ -80,10 +90,19 @@ def _indexing(index: Any) -> str | None:
     return None
 
 
+def _in_transfer() -> bool:
+    frames = [frame for frame in traceback.extract_stack(limit=6) if frame.filename != __file__]
+    return Path(frames[-1].filename) == TRANSFER
+
+
 def _site() -> tuple[str | None, str | None]:
     """Find the innermost line of the package on the stack, and of whatever it calls."""
     frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
     own = [frame for frame in frames if PACKAGE in Path(frame.filename).parents]
+    if own and Path(own[-1].filename) == TRANSFER:
+        # What sends it is of interest, and not the helper that everything goes through.
+        own = [frame for frame in own if Path(frame.filename) != TRANSFER]
+        frames = own
     if not own:
         return None, None
     site = f"pruners/{Path(own[-1].filename).relative_to(PACKAGE).as_posix()}:{own[-1].lineno}"

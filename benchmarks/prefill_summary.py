@@ -55,7 +55,8 @@ class Row(Record):
         decoder: The decoder within it, stages included.
         decoder_speedup: Of that, against the decoder's FLOPs.
         first_token: `generate` until the first token.
-        first_token_speedup: Of that; nothing predicts it, because `generate` applies the head once.
+        first_token_speedup: Of that, against total FLOPs with the head at one position and the
+            projector at all tokens, as `generate` runs them.
         decode_token: `generate` per further token.
         decode_speedup: Of that.
         kv_bytes: Bytes in the key-value cache after the prefill, over the batch.
@@ -71,7 +72,7 @@ class Row(Record):
     decoder: Spread
     decoder_speedup: Speedup
     first_token: Spread
-    first_token_speedup: Spread
+    first_token_speedup: Speedup
     decode_token: Spread
     decode_speedup: Spread
     kv_bytes: int
@@ -257,7 +258,12 @@ def rows(
                 dense.decoder, timing.decoder, _decoder_flops(dense_cost) / _decoder_flops(cost)
             ),
             first_token=spread(timing.first_token),
-            first_token_speedup=ratios(dense.first_token, timing.first_token),
+            first_token_speedup=speedup(
+                dense.first_token,
+                timing.first_token,
+                _first_token_tflops(dense_cost, dense_cost, shape)
+                / _first_token_tflops(cost, dense_cost, shape),
+            ),
             decode_token=spread(timing.decode_token),
             decode_speedup=ratios(dense.decode_token, timing.decode_token),
             kv_bytes=timing.kv_bytes,
@@ -266,6 +272,14 @@ def rows(
         )
         for variant, timing, cost in zip(variants, timings, costs, strict=True)
     )
+
+
+def _first_token_tflops(cost: Cost, dense: Cost, shape: Shape) -> float:
+    """Price one call of `generate`: the head at the last position, the projector at all tokens."""
+    positions = shape.visual_tokens + shape.newline_tokens + shape.text_tokens
+    last = dense.breakdown["head"] / positions
+    elsewhere = cost.tflops - cost.breakdown["head"] - cost.breakdown["projector"]
+    return elsewhere + last + dense.breakdown["projector"]
 
 
 def _decoder_flops(cost: Cost) -> float:

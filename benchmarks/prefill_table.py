@@ -132,7 +132,7 @@ def _times(row: Row, *, dense: bool) -> list[str]:
         _milliseconds(row.decoder),
         compared(row.decoder_speedup),
         _milliseconds(row.first_token),
-        plain(row.first_token_speedup),
+        compared(row.first_token_speedup),
         _milliseconds(row.decode_token),
         plain(row.decode_speedup),
         f"{row.kv_bytes / MEBI:.1f}",

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from pruners import Schedule, Shape, published
 from pruners.errors import InputError, ScheduleError, UnsupportedModelError
 from pruners.saliency import key_norms
+from pruners.selection import random_scores
 from pruners.sequence import Layout
 from space.flops import price
 from tests.space.counters import flop_counter
@@ -147,7 +148,17 @@ def test_rows_hold_times_against_the_cost_of_the_same_schedule():
         return tokens * (4 * width**2 + 3 * width * feed_forward) + 2 * width * tokens**2
 
     assert pruned.decoder_speedup.predicted == pytest.approx(macs(576 + 63) / macs(64 + 63))
-    assert pruned.first_token_speedup.median == 3.0
+    assert pruned.first_token_speedup.measured.median == 3.0
+    # `generate` applies the head to the last position alone, and the projector to every token.
+    head = 2 * width * SMALL.vocabulary_size / 1e12
+
+    def first_token(own, tokens):
+        projector = dense_cost.breakdown["projector"] - own.breakdown["projector"]
+        return own.tflops - (tokens - 1) * head + projector
+
+    assert pruned.first_token_speedup.predicted == pytest.approx(
+        first_token(dense_cost, 576 + 63) / first_token(cost, 64 + 63)
+    )
     assert pruned.decode_speedup.median == 2.0
     assert pruned.predicted_kv_bytes == 3 * cost.kv_bytes
     assert (pruned.kv_bytes, pruned.peak_bytes, dense.peak_bytes) == (10, 70, None)
@@ -278,6 +289,15 @@ def test_where_the_host_waits_is_found_by_line():
     # What others do is theirs, and what stays on the device waits for nothing.
     assert host_accesses(lambda: torch.arange(4).tolist(), CPU) == ()
     assert host_accesses(lambda: key_norms(torch.ones(1, 2, 3, 4)), CPU) == ()
+    # Tensors of lists count if they are made for a device; what the package sends, always.
+    make = "def run():\n    torch.tensor([1])\n    torch.tensor([1], device='cpu')"
+    names["torch"] = torch
+    exec(compile(make, str(file), "exec"), names)
+    (made,) = host_accesses(names["run"], CPU)
+    assert (made.operation, made.site) == ("tensor", "pruners/made_up.py:3")
+    (sent,) = host_accesses(lambda: random_scores(4, 0, CPU), CPU)
+    assert (sent.operation, sent.via) == ("sent without waiting", None)
+    assert sent.site.startswith("pruners/selection.py:")
 
 
 def test_tables_as_markdown():
