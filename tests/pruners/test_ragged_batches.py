@@ -1,0 +1,195 @@
+"""Batches whose samples have different numbers of images, tiles, frames and visual tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pruners import (
+    ClsAttention,
+    NearestReference,
+    Schedule,
+    Stage,
+    VisualSelfAttention,
+    apply_schedule,
+)
+from tests.pruners.families import FAMILIES, NEW_FAMILIES, TinyModel
+from tests.pruners.ragged import (
+    kept,
+    logits_of,
+    masked_out,
+    places_left,
+    visual_places,
+    without_padding,
+)
+
+BUILDERS = {**FAMILIES, **NEW_FAMILIES}
+RAGGED = ("internvl", "video_llava")
+BATCHES = ("mixed", "video")
+
+SALIENT = Stage(layer=0, retention=0.5, scorer=ClsAttention(keep_cls=False))
+LATER = Stage(layer=3, retention=0.2, scorer=VisualSelfAttention())
+MERGING = SALIENT.model_copy(
+    update={"contextual": 0.2, "merge": NearestReference(), "scorer": VisualSelfAttention()}
+)
+SCHEDULES = {
+    "by-tile": Schedule(stages=(SALIENT, LATER)),
+    "global": Schedule(stages=(SALIENT.model_copy(update={"scope": "global"}), LATER)),
+    "merging": Schedule(
+        stages=(MERGING, LATER.model_copy(update={"contextual": 0.3, "merge": NearestReference()}))
+    ),
+    "decoder": Schedule(stages=(LATER.model_copy(update={"layer": 1, "retention": 0.4}), LATER)),
+}
+GREEDY = {"max_new_tokens": 6, "do_sample": False}
+
+
+@pytest.fixture(scope="module", params=RAGGED)
+def ragged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(params=SCHEDULES)
+def schedule(request: pytest.FixtureRequest) -> Schedule:
+    return SCHEDULES[request.param]
+
+
+@pytest.fixture(params=BATCHES)
+def what(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def batch_of(ragged: TinyModel, what: str, padding: str = "left") -> dict[str, Tensor]:
+    return dict(getattr(ragged, what)(padding))
+
+
+def rows_of(ragged: TinyModel, what: str) -> list[dict[str, Tensor]]:
+    rows: list[dict[str, Tensor]] = getattr(ragged, f"{what}_rows")()
+    return rows
+
+
+def apply(ragged: TinyModel, schedule: Schedule, model: Any = None) -> Any:
+    return apply_schedule(ragged.model if model is None else model, schedule)
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_full_retention_changes_nothing(
+    ragged: TinyModel, schedule: Schedule, what: str, padding: str
+) -> None:
+    batch = batch_of(ragged, what, padding)
+    dense = logits_of(ragged.model, batch)
+    stages = tuple(stage.model_copy(update={"retention": 1.0}) for stage in schedule.stages)
+    with apply(ragged, Schedule(stages=stages)):
+        assert torch.equal(logits_of(ragged.model, batch), dense)
+
+
+@pytest.mark.parametrize("name", ["by-tile", "global", "decoder"])
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_dropping_is_masking_out(ragged: TinyModel, name: str, what: str, padding: str) -> None:
+    batch = batch_of(ragged, what, padding)
+    mask, schedule = batch["attention_mask"], SCHEDULES[name]
+    layers = len(ragged.decoder_layers)
+    unpruned = logits_of(ragged.model, batch)
+    with apply(ragged, schedule.model_copy(update={"positions": "original"})) as handle:
+        pruned = logits_of(ragged.model, batch)
+        record = handle.last_prefill
+    with masked_out(ragged.model, record, mask):
+        dense = logits_of(ragged.model, batch)
+    lengths = []
+    for row in range(len(mask)):
+        places = places_left(record, mask, row, layers)
+        found = without_padding(pruned, row, len(places), padding)
+        torch.testing.assert_close(found, dense[row, places], atol=1e-5, rtol=0)
+        lengths.append(len(places))
+        # Masking something out must matter, or the comparison shows nothing.
+        if visual_places(record, row):
+            assert (dense[row, places] - unpruned[row, places]).abs().max() > 1e-3
+    assert pruned.shape[1] == max(lengths)
+    assert len(set(lengths)) > 1
+
+
+@pytest.mark.parametrize("positions", ["compact", "original"])
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_a_batch_equals_its_samples(
+    ragged: TinyModel, schedule: Schedule, what: str, padding: str, positions: str
+) -> None:
+    batch = batch_of(ragged, what, padding)
+    with apply(ragged, schedule.model_copy(update={"positions": positions})) as handle:
+        together = logits_of(ragged.model, batch)
+        batched = handle.last_prefill
+        for row, inputs in enumerate(rows_of(ragged, what)):
+            alone = logits_of(ragged.model, inputs)[0]
+            found = without_padding(together, row, len(alone), padding)
+            torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
+            seen = any(name.startswith("pixel_values") for name in inputs)
+            assert kept(batched, row) == (kept(handle.last_prefill, 0) if seen else {})
+
+
+@pytest.mark.parametrize("positions", ["compact", "original"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generating_equals_running_the_prefill_again(
+    ragged: TinyModel, schedule: Schedule, what: str, positions: str, beams: int
+) -> None:
+    batch = batch_of(ragged, what)
+    with apply(ragged, schedule.model_copy(update={"positions": positions})):
+        cached = ragged.model.generate(**batch, **GREEDY, num_beams=beams)
+        again = ragged.model.generate(**batch, **GREEDY, num_beams=beams, use_cache=False)
+    assert torch.equal(cached, again)
+
+
+@pytest.mark.parametrize("positions", ["compact", "original"])
+def test_a_second_turn_continues_from_the_cache(
+    ragged: TinyModel, schedule: Schedule, what: str, positions: str
+) -> None:
+    batch = batch_of(ragged, what)
+    rows, mask = len(batch["input_ids"]), batch["attention_mask"]
+    question = torch.tensor([[5, 12, 13, 6]]).expand(rows, -1)
+    with apply(ragged, schedule.model_copy(update={"positions": positions})):
+        first = ragged.model.generate(**batch, **GREEDY, return_dict_in_generate=True)
+        turn = torch.cat([first.sequences, question], dim=1)
+        more = turn.shape[1] - mask.shape[1]
+        longer = torch.nn.functional.pad(mask, (0, more), value=1)
+        whole = {**batch, "input_ids": turn, "attention_mask": longer}
+        expected = ragged.model.generate(**whole, **GREEDY)
+        second = ragged.model.generate(
+            input_ids=turn, attention_mask=longer, past_key_values=first.past_key_values, **GREEDY
+        )
+    assert torch.equal(second, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_as_many_tokens(
+    ragged: TinyModel, schedule: Schedule, what: str, dtype: torch.dtype
+) -> None:
+    batch = batch_of(ragged, what)
+    with apply(ragged, schedule) as handle:
+        exact = logits_of(ragged.model, batch)
+        counts = [[len(own) for own in kept(handle.last_prefill, row).values()] for row in range(3)]
+    model = ragged.load(dtype=dtype)
+    with apply(ragged, schedule, model) as handle:
+        logits = logits_of(model, batch)
+        answers = model.generate(**batch, **GREEDY)
+        found = [[len(own) for own in kept(handle.last_prefill, row).values()] for row in range(3)]
+    assert logits.dtype == dtype
+    assert logits.shape == exact.shape
+    assert logits.isfinite().all()
+    assert found == counts
+    assert answers.shape[1] == batch["input_ids"].shape[1] + GREEDY["max_new_tokens"]
+
+
+def test_the_pipeline_answers_as_generate_does(ragged: TinyModel) -> None:
+    question = "w1 w2 w3"
+    inputs = ragged.prepare(ragged.samples([question]))
+    messages = ragged.chat(question)
+    settings = {"generate_kwargs": {**GREEDY}, "return_full_text": False}
+    dense = ragged.pipeline(text=messages, **settings)[0]["generated_text"]
+    stage = SALIENT.model_copy(update={"retention": 1 / 16})
+    with apply(ragged, Schedule(stages=(stage,))) as handle:
+        tokens = ragged.model.generate(**inputs, **GREEDY)[0, inputs["input_ids"].shape[1] :]
+        expected = ragged.tokenizer.decode(tokens, skip_special_tokens=True)
+        answer = ragged.pipeline(text=messages, **settings)[0]["generated_text"]
+        assert len(kept(handle.last_prefill, 0)[0]) == (ragged.tiles or 1)
+    assert answer.split() == expected.split()
+    assert answer != dense
