@@ -94,12 +94,34 @@ class PrunedCache:
         first: What the layers before the first decoder boundary hold.
         stages: What the layers from each decoder boundary on hold, by rising layer.
         padded: Whether the sequences have padding; else masks need not be looked at.
+        ahead: How far the positions behind the prompt are ahead of the count of tokens, (batch, 1);
+            None where positions have one axis, which counts them.
     """
 
     prompt: int
     first: CachedStage
     stages: tuple[CachedStage, ...]
     padded: bool
+    ahead: Tensor | None = None
+
+    def positions(self, mask: Tensor | None, start: int, count: int) -> Tensor:
+        """Return the positions of tokens that continue the cache, where they have several axes.
+
+        Args:
+            mask: Nonzero for tokens, 0 for padding, of the whole sequence, (batch, length), or
+                None.
+            start: Tokens that precede them, as if nothing had been dropped.
+            count: How many there are.
+
+        Returns:
+            Positions, the same on each axis, (batch, count).
+        """
+        assert self.ahead is not None
+        if mask is None:
+            counted = torch.arange(start, start + count, device=self.ahead.device)
+        else:
+            counted = mask.to(self.ahead.device).long().cumsum(dim=-1)[:, -count:] - 1
+        return counted + self.ahead
 
     def dense_length(self, cache: Any) -> int:
         """Count the tokens that a cache would hold had nothing been dropped."""
@@ -128,6 +150,26 @@ class PrunedCache:
                 f"the attention mask has shape {tuple(mask.shape)}; expected ({rows}, {total}): "
                 "the whole sequence as if nothing had been dropped, which is what generate passes"
             )
+
+
+def positions_ahead(dense: Batch) -> Tensor:
+    """Say how far the positions behind prompts are ahead of the count of their tokens.
+
+    With M-RoPE an image takes other numbers of positions than of tokens; text that follows counts
+    on from the highest position of any axis (Qwen2-VL, arXiv 2409.12191, section 2.1).
+
+    Args:
+        dense: The prompts, before anything is dropped.
+
+    Returns:
+        Differences, (batch, 1).
+    """
+    position_ids, mask = dense.position_ids, dense.mask
+    last = last_position(position_ids, mask)
+    if last.ndim == 3:
+        last = last.amax(dim=0)
+    tokens = position_ids.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True)
+    return last + 1 - tokens
 
 
 class CacheMemory:

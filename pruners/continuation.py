@@ -62,11 +62,12 @@ class Continuation:
             return options
         start = self._pruned.dense_length(self.cache)
         mask, position_ids = options.get("attention_mask"), options.get("position_ids")
+        counted = None if position_ids is None else self._adapter.counted_positions(position_ids)
         total = None
         if mask is not None:
             total = mask.shape[1]
-        elif position_ids is not None and position_ids.ndim == 2 and given.shape[1] > 1:
-            total = int(position_ids.max()) + 1
+        elif counted is not None and given.shape[1] > 1:
+            total = int(counted.max()) + 1
         count = given.shape[1]
         if total is not None and 0 < total - start < count:
             count = total - start
@@ -75,9 +76,11 @@ class Continuation:
                     options[name] = options[name][:, -count:]
             if position_ids is not None:
                 options["position_ids"] = position_ids[..., -count:]
-        if options.get("position_ids") is None:
-            positions = self._adapter.next_positions(mask, start, count, given.device)
-            options["position_ids"] = positions
+        if self._pruned.ahead is not None and (position_ids is None or counted is not None):
+            # The model itself adds what it remembers of whichever call came last.
+            axes, device = self._adapter.position_axes, given.device
+            positions = self._pruned.positions(mask, start, count).to(device)
+            options["position_ids"] = positions.expand(axes, -1, -1)
         return options
 
     def enter_decoder(self, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pruners.adapters import ModelAdapter
 from pruners.media import Kind, Medium
+from pruners.per_thread import PerThread
 from pruners.sequence import Selection
 from pruners.tower import TowerPruning
 from pruners.vision import VisionRecorder
@@ -51,10 +52,11 @@ class MediaRecorder:
         """
         self._core: Any = adapter.core
         self._names: list[str] = []
+        running: PerThread[Kind] = PerThread()
         for kind in adapter.towers:
             name = f"get_{kind}_features"
             original = getattr(self._core, name)
-            setattr(self._core, name, _Encoding(adapter, kind, original, encoded))
+            setattr(self._core, name, _Encoding(adapter, kind, original, encoded, running))
             self._names.append(name)
 
     def remove(self) -> None:
@@ -78,16 +80,24 @@ class _Encoding:
         kind: Kind,
         original: Callable[..., Any],
         encoded: Callable[[Kind, EncodedMedia], None],
+        running: PerThread[Kind],
     ) -> None:
         self._adapter = adapter
         self._kind = kind
         self._original = original
         self._encoded = encoded
+        self._running = running
         # `generate` looks at the signature for what to pass.
         self.__signature__ = inspect.signature(original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        features = self._original(*args, **kwargs)
+        if self._running.value is not None:  # Qwen3-VL encodes videos by its method for images.
+            return self._original(*args, **kwargs)
+        self._running.value = self._kind
+        try:
+            features = self._original(*args, **kwargs)
+        finally:
+            self._running.value = None
         if isinstance(features, tuple):  # Without return_dict there is nothing to attach to.
             return features
         arguments = self.__signature__.bind_partial(*args, **kwargs).arguments

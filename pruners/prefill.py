@@ -11,7 +11,7 @@ from torch import Tensor
 from pruners.adapters import ModelAdapter
 from pruners.attention_rows import LayerAttention
 from pruners.batch import Batch
-from pruners.cache import CachedStage, PrunedCache
+from pruners.cache import CachedStage, PrunedCache, positions_ahead
 from pruners.decoder_stage import DecoderReads, run_decoder_stage
 from pruners.encoded_media import EncodedMedia
 from pruners.encoder_stage import run_encoder_stage, sample_patch_scores
@@ -168,7 +168,9 @@ class Prefill:
             for layer, batch in self._batches.items()
         )
         padded = self.prompt.real is not None
-        return record, self._cache, PrunedCache(self.prompt.length, first, tuple(stages), padded)
+        ahead = positions_ahead(self._dense) if self._adapter.position_axes > 1 else None
+        held = PrunedCache(self.prompt.length, first, tuple(stages), padded, ahead)
+        return record, self._cache, held
 
     def _record(self, number: int, group: Group) -> GroupRecord:
         records = []

@@ -18,6 +18,8 @@ FAMILIES = {
     "llava_onevision": "LlavaOnevisionAdapter",
     "video_llava": "VideoLlavaAdapter",
     "internvl": "InternVLAdapter",
+    "qwen2_5_vl": "Qwen25VLAdapter",
+    "qwen3_vl": "Qwen3VLAdapter",
 }
 """Classes of adapters by the `model_type` of a configuration, which also names their module.
 

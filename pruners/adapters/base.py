@@ -150,21 +150,17 @@ class ModelAdapter(ABC):
         """
         return [], options
 
-    def next_positions(
-        self, mask: Tensor | None, start: int, count: int, device: torch.device
-    ) -> Tensor | None:
-        """Return the positions of tokens that continue a cache, where the call names none.
+    def counted_positions(self, position_ids: Tensor) -> Tensor | None:
+        """Find the count of tokens in the positions of a call.
 
         Args:
-            mask: The call's attention mask over the whole sequence, or None.
-            start: Tokens that precede them, as if nothing had been dropped.
-            count: How many there are.
-            device: Where positions are wanted.
+            position_ids: The positions, as `generate` or a caller gives them.
 
         Returns:
-            Positions for the call, or None where the decoder counts from `start` by itself.
+            Each token's place among its sample's tokens, (batch or 1, count); None where positions
+            are a caller's own that count something else.
         """
-        return None
+        return position_ids if position_ids.ndim == 2 else None
 
     # What stock decoders have in common.
 
