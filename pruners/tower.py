@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pruners.compiling import uncompiled
 from pruners.counting import grid_tokens
 from pruners.downsampling import image_grid, nearest_patches, resize_images
 from pruners.errors import InputError, ScheduleMismatchError
@@ -142,6 +143,7 @@ class TowerPruning:
 
     # On the way of one call: the tower, its layers, their projections.
 
+    @uncompiled
     def _start(
         self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
@@ -170,6 +172,7 @@ class TowerPruning:
         named["interpolate_pos_encoding"] = True
         return (), named
 
+    @uncompiled
     def _enter_layer(
         self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
@@ -192,11 +195,13 @@ class TowerPruning:
         mask = bias.to(hidden.dtype)[:, None, None].expand(-1, 1, tokens, -1)
         return (hidden, mask, *rest[1:]), kwargs
 
+    @uncompiled
     def _project(self, name: str, projection: nn.Module, args: Any, output: Tensor) -> None:
         call = self._call.value
         if call is not None:
             call.projected[name] = split_heads(output, self._heads.head_size)
 
+    @uncompiled
     def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
         call = self._call.value
         self._call.value = None

@@ -1,0 +1,29 @@
+"""Keeping what runs between a model's modules apart from torch.compile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def uncompiled(hook: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Keep torch.compile from tracing a hook, whose sizes differ from call to call.
+
+    Args:
+        hook: The hook.
+
+    Returns:
+        The hook; compiled code stops in front of it and goes on behind it.
+    """
+    kept: Callable[Arguments, Result] = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+    return kept
+
+
+def forget_compiled() -> None:
+    """Drop all compiled code, which does not notice that modules got or lost their hooks."""
+    torch.compiler.reset()
