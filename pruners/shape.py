@@ -51,6 +51,8 @@ class VisionShape(BaseModel):
         windowed_layers: Layers in which patches attend within windows only (Qwen2.5-VL).
         window_patches: Side of these windows, in patches; 0 without windowed layers.
         merge_size: Side of the square of patches that becomes one visual token.
+        fused_projections: Whether one matrix makes queries, keys and values, so that scores which
+            read some of them compute all (Qwen).
         pooling_head: Whether the tower also runs its head over a pooled token, which no visual
             token comes from (SigLIP checkpoints that were saved with it).
     """
@@ -73,6 +75,7 @@ class VisionShape(BaseModel):
     windowed_layers: int = Field(default=0, ge=0)
     window_patches: int = Field(default=0, ge=0)
     merge_size: int = Field(default=1, gt=0)
+    fused_projections: bool = False
     pooling_head: bool = False
 
     @property
@@ -132,6 +135,8 @@ class Shape(BaseModel):
         projector_tokens: Tokens that the projector makes, where that is not `visual_tokens`: parts
             of tiles that are padding, or what a video's frames have before they are pooled.
         projector_hidden_size: Width between the projector's two matrices; None for the decoder's.
+        sliding_window: Places that decoder layers see back, their own included; None for all. Their
+            caches then hold no more; attention is counted in full, as it is computed.
         deepstack_mergers: Projectors beside the main one that take features of earlier vision
             layers to the first decoder layers (Qwen3-VL).
     """
@@ -158,6 +163,7 @@ class Shape(BaseModel):
     tile_tokens: tuple[int, ...] = ()
     projector_tokens: int | None = Field(default=None, gt=0)
     projector_hidden_size: int | None = Field(default=None, gt=0)
+    sliding_window: int | None = Field(default=None, gt=0)
     deepstack_mergers: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -182,9 +188,17 @@ class Shape(BaseModel):
         return self.family == "llava"
 
     @property
+    def shares_text_space(self) -> bool:
+        """Whether the vision tower is of CLIP's kind, which is trained with a text tower."""
+        return self.family in ("llava", "llava_next", "video_llava") and self.vision.class_token
+
+    @property
     def has_paired_text_tower(self) -> bool:
-        """Whether the vision tower is CLIP's, so that CLIP's text tower shares a space with it."""
-        return self.family in ("llava", "llava_next") and self.vision.class_token
+        """Whether that text tower is CLIP's own, which the papers' methods name.
+
+        Video-LLaVA's towers are LanguageBind's, and so is the text tower they are paired with.
+        """
+        return self.shares_text_space and self.family != "video_llava"
 
     @property
     def tokens_per_tile(self) -> tuple[int, ...]:

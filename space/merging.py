@@ -10,7 +10,7 @@ from pruners.merges import (
     NoMerge,
     SimilarityWeighted,
 )
-from pruners.scorers import KeyNorm
+from pruners.scorers import KeyNorm, VisualSelfAttention
 from pruners.shape import Shape
 from space.scoring import reads_keys
 from space.selecting import compared_width
@@ -71,6 +71,7 @@ def _keys_flops(working: WorkingStage, previous: int, shape: Shape) -> int:
         if reads_keys(stage):
             return 0
         return 2 * previous * shape.hidden_size * shape.key_value_heads * shape.head_size
-    if isinstance(stage.scorer, KeyNorm):
+    fused = shape.vision.fused_projections and isinstance(stage.scorer, VisualSelfAttention)
+    if isinstance(stage.scorer, KeyNorm) or fused:
         return 0
     return shape.tiles * vision_keys_flops(shape.vision)

@@ -44,7 +44,8 @@ def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) ->
     others = shape.newline_tokens + shape.text_tokens
     sequence = previous + others
     keys = 2 * sequence * shape.hidden_size * shape.key_value_heads * shape.head_size
-    flops = keys if _computes_keys(working.stage) else 0
+    cached = shape.sliding_window is None or sequence < shape.sliding_window
+    flops = keys if _computes_keys(working.stage, cached) else 0
     if isinstance(scorer, VisualSelfAttention):
         attended = previous if scorer.mean == "bidirectional" else sequence
         flops += _rows(previous, attended, query_size, shape)
@@ -78,10 +79,15 @@ def reads_keys(stage: Stage) -> bool:
     return isinstance(stage.scorer, _OF_KEYS)
 
 
-def _computes_keys(stage: Stage) -> bool:
-    """Whether the keys that a decoder stage's scorer reads are not in the cache."""
-    cached = isinstance(stage.scorer, _OF_ROWS) and stage.scorer.reads == "previous"
-    return reads_keys(stage) and not cached
+def _computes_keys(stage: Stage, cached: bool) -> bool:
+    """Whether a decoder stage's scorer computes keys: those that it reads are not in the cache.
+
+    Args:
+        stage: The stage.
+        cached: Whether the cache holds the whole sequence, which that of a sliding window does not.
+    """
+    known = cached and isinstance(stage.scorer, _OF_ROWS) and stage.scorer.reads == "previous"
+    return reads_keys(stage) and not known
 
 
 def _rows(rows: int, attended: int, query_size: int, shape: Shape) -> int:

@@ -67,7 +67,7 @@ def _check_family(working: WorkingStage, shape: Shape) -> None:
             f"keep_cls feeds the CLS token to the decoder, but in family {shape.family!r} of shape "
             f"{shape.name!r} it does not pass the projector; set keep_cls to False"
         )
-    if _reads_pairs(working, shape) and not shape.has_paired_text_tower:
+    if _reads_pairs(working, shape) and not shape.shares_text_space:
         raise UnsupportedModelError(
             f"scorer {stage.scorer.kind!r} compares patches with the question in CLIP's joint "
             f"space, but the vision tower of shape {shape.name!r}, family {shape.family!r}, is not "

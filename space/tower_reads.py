@@ -62,6 +62,9 @@ def tower_reads(working: WorkingStage, shape: Shape) -> dict[Read, int]:
     elif stage.layer == 0:
         if isinstance(scorer, KeyNorm):
             reads[KEYS] = vision_keys_flops(vision)
+        elif isinstance(scorer, VisualSelfAttention) and vision.fused_projections:
+            reads[KEYS] = vision_keys_flops(vision)  # and queries
+            reads["attention", ""] = _patch_products_flops(vision)
         elif isinstance(scorer, VisualSelfAttention):
             reads["attention", ""] = _patch_attention_flops(vision)
     if isinstance(stage.selector, LocalWindows):
@@ -122,8 +125,12 @@ def cls_attention_flops(vision: VisionShape) -> int:
 
 
 def vision_keys_flops(vision: VisionShape) -> int:
-    """Price the keys of one layer, which the tower's own attention does not hand out."""
-    return 2 * (vision.patches + vision.class_token) * vision.hidden_size**2
+    """Price the keys of one layer, which the tower's own attention does not hand out.
+
+    Where one matrix makes queries, keys and values, all three are computed.
+    """
+    matrices = 3 if vision.fused_projections else 1
+    return 2 * matrices * (vision.patches + vision.class_token) * vision.hidden_size**2
 
 
 def _cls_layer(layer: int, vision: VisionShape) -> Read:
@@ -134,8 +141,13 @@ def _cls_layer(layer: int, vision: VisionShape) -> Read:
 def _patch_attention_flops(vision: VisionShape) -> int:
     """Queries of the patches, keys of all tokens, and their products."""
     tokens = vision.patches + vision.class_token
-    width = vision.hidden_size
-    return 2 * width**2 * (vision.patches + tokens) + 2 * vision.patches * tokens * width
+    projections = 2 * vision.hidden_size**2 * (vision.patches + tokens)
+    return projections + _patch_products_flops(vision)
+
+
+def _patch_products_flops(vision: VisionShape) -> int:
+    """Products of the patches' queries with the keys of all tokens."""
+    return 2 * vision.patches * (vision.patches + vision.class_token) * vision.hidden_size
 
 
 def _decoupled_flops(vision: VisionShape, tower: TextTowerShape, scorer: SimilarityFusion) -> int:

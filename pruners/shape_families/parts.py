@@ -24,6 +24,7 @@ _DECODER_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "num_hidden_layers": 32,
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
+        "sliding_window": 4096,
     },
     "qwen2": {
         "vocab_size": 151936,
@@ -32,6 +33,7 @@ _DECODER_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "num_hidden_layers": 32,
         "num_attention_heads": 32,
         "num_key_value_heads": 32,
+        "use_sliding_window": False,
     },
     "qwen3": {
         "vocab_size": 151936,
@@ -49,6 +51,7 @@ _DECODER_DEFAULTS: Mapping[str, Mapping[str, int]] = {
         "num_hidden_layers": 80,
         "num_attention_heads": 64,
         "num_key_value_heads": 8,
+        "use_sliding_window": False,
     },
     "qwen3_vl_text": {
         "vocab_size": 151936,
@@ -99,6 +102,8 @@ def decoder_sizes(values: Mapping[str, Any], model_type: str | None = None) -> d
     own = values.get("text_config") or values
     known = _DECODER_DEFAULTS.get(model_type or own["model_type"], {})
     sizes = {**known, **{key: value for key, value in own.items() if value is not None}}
+    # A window of None switches it off; Qwen's decoders have a switch of their own.
+    slides = sizes.get("use_sliding_window", own.get("sliding_window", ...) is not None)
     heads = sizes["num_attention_heads"]
     # Files written before transformers 5 call it torch_dtype.
     dtypes = (part.get(key) for part in (own, values) for key in ("dtype", "torch_dtype"))
@@ -111,6 +116,7 @@ def decoder_sizes(values: Mapping[str, Any], model_type: str | None = None) -> d
         "key_value_heads": sizes.get("num_key_value_heads") or heads,
         "head_size": sizes.get("head_dim") or sizes["hidden_size"] // heads,
         "vocabulary_size": sizes["vocab_size"],
+        "sliding_window": sizes.get("sliding_window") if slides else None,
         "dtype_bytes": 4 if "float32" in dtype else 2,
     }
 

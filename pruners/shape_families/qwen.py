@@ -118,6 +118,7 @@ def _shape(
             grid=(grid[0], grid[1]),
             frames_per_patch=frames_per_patch,
             merge_size=merge,
+            fused_projections=True,
             **vision_fields,
         ),
         **decoder_sizes(values, model_type=decoder),

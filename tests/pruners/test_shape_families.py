@@ -238,7 +238,19 @@ def test_a_mistral_decoder_has_its_own_defaults() -> None:
     values = LLAVA_NEXT.to_dict() | {"text_config": {"model_type": "mistral", "vocab_size": 32064}}
     expected = Shape.from_config(LlavaNextConfig(text_config=MistralConfig(vocab_size=32064)))
     assert Shape.from_config(values) == expected
-    assert expected.key_value_heads == 8
+    assert (expected.key_value_heads, expected.sliding_window) == (8, 4096)
+    switched_off = {"model_type": "mistral", "sliding_window": None}
+    assert Shape.from_config(values | {"text_config": switched_off}).sliding_window is None
+
+
+def test_qwen_decoders_switch_their_window_on() -> None:
+    for on in (False, True):
+        decoder = Qwen2Config(use_sliding_window=on, sliding_window=1024)
+        config = LlavaOnevisionConfig(text_config=decoder)
+        assert Shape.from_config(config).sliding_window == (1024 if on else None)
+    values = {"model_type": "qwen2", "sliding_window": 131072}  # as their files say
+    config = LlavaOnevisionConfig().to_dict() | {"text_config": values}
+    assert Shape.from_config(config).sliding_window is None
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_smaller_image_of_several_tiles_has_no_price() -> None:
             "'similarity-fusion' compares .* not CLIP's",
         ),
         (
-            "video-llava-7b",
+            "internvl3-8b",
             {"layer": 3, "scorer": QuestionRelevance(text_tower="any")},
             "'question-relevance' compares .* not CLIP's",
         ),
