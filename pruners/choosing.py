@@ -23,7 +23,7 @@ from pruners.selectors import (
     Selector,
     TopScores,
 )
-from pruners.windows import top_tokens_of_windows
+from pruners.windows import GridScores, top_tokens_of_windows
 
 
 def choose_tokens(
@@ -32,7 +32,7 @@ def choose_tokens(
     tokens: Callable[[], Tensor],
     count: int,
     *,
-    local: Callable[[LocalWindows], Tensor],
+    local: Callable[[LocalWindows], GridScores],
     text_pivots: Callable[[int], Tensor | None],
 ) -> Tensor:
     """Choose tokens.
@@ -42,7 +42,7 @@ def choose_tokens(
         scores: Scores of the tokens.
         tokens: What is compared, (batch, tokens, width); called if the selector compares tokens.
         count: Tokens to choose, fewer than there are.
-        local: Scores that windows choose by, (batch, tokens); called if there are windows.
+        local: Scores that windows choose by; called if there are windows.
         text_pivots: Vectors of so many text pivots, (batch, pivots, width), or None; called if the
             selector has pivots.
 

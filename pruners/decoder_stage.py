@@ -31,6 +31,7 @@ from pruners.selection import gather_tokens, random_scores
 from pruners.selectors import LocalWindows
 from pruners.sequence import Layout, Selection
 from pruners.stages import Stage
+from pruners.windows import GridScores
 
 
 @dataclass(frozen=True)
@@ -189,5 +190,5 @@ def _text_pivots(reads: DecoderReads, layout: Layout, count: int) -> Tensor | No
     return gather_tokens(reads.compared(), text.gather(1, order.gather(1, places)))
 
 
-def _no_windows(selector: LocalWindows) -> Tensor:
+def _no_windows(selector: LocalWindows) -> GridScores:
     raise AssertionError(f"no stage above layer 0 has selector {selector.kind!r}")

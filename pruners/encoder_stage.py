@@ -34,6 +34,7 @@ from pruners.text_tower import QuestionOutputs
 from pruners.vision_outputs import VisionOutputs
 from pruners.vision_scores import patch_scores
 from pruners.vision_towers import VisionTower
+from pruners.windows import GridScores
 
 
 def run_encoder_stage(
@@ -85,8 +86,11 @@ def run_encoder_stage(
             continue
         questions = reader.questions_of(tiles)
 
-        def local(selector: LocalWindows, vision: VisionOutputs = vision) -> Tensor:
-            return vision.saliency[window_layer(selector, len(tower.layers))]
+        def local(
+            selector: LocalWindows, tiles: TileClass = tiles, vision: VisionOutputs = vision
+        ) -> GridScores:
+            scores = vision.saliency[window_layer(selector, len(tower.layers))]
+            return GridScores(scores, *tiles.grid)
 
         def keys(vision: VisionOutputs = vision) -> Tensor:
             return _keys(vision)
@@ -220,7 +224,7 @@ def _choose(
     scores: Scores,
     *,
     keys: Callable[[], Tensor],
-    local: Callable[[LocalWindows], Tensor],
+    local: Callable[[LocalWindows], GridScores],
     cls_token: Tensor | None = None,
 ) -> Selection:
     """Choose and merge the tokens of tiles or samples, (batch, tokens, width)."""
@@ -287,5 +291,5 @@ def _tile_scores(
     raise AssertionError(f"no stage at layer 0 has scorer {stage.scorer.kind!r}")
 
 
-def _no_windows(selector: LocalWindows) -> Tensor:
+def _no_windows(selector: LocalWindows) -> GridScores:
     raise AssertionError(f"no stage with scope 'global' has selector {selector.kind!r}")

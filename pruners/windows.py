@@ -2,59 +2,66 @@
 
 from __future__ import annotations
 
-import math
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pruners.errors import ScheduleMismatchError
 from pruners.selection import add_top_tokens
 
 
+class GridScores(NamedTuple):
+    """Scores of tokens that form a grid.
+
+    Attributes:
+        values: Scores row by row, (batch, rows * columns).
+        rows: Rows of the grid.
+        columns: Columns of the grid.
+    """
+
+    values: Tensor
+    rows: int
+    columns: int
+
+
 def top_tokens_of_windows(
-    local: Tensor, scores: Tensor, count: int, *, share: float, windows: int
+    local: GridScores, scores: Tensor, count: int, *, share: float, windows: int
 ) -> Tensor:
     """Choose the best tokens of each window, and the best of all others (VScan's encoder stage).
 
-    Every window gives ``int(share * count) // windows ** 2`` tokens, or all that it has.
+    Every window gives as many tokens as the others, ``int(share * count)`` over the number of
+    windows, rounded down, or all that it has.
 
     Args:
-        local: Scores that windows are judged by, of a square grid of patches row by row, (batch,
-            patches).
-        scores: Scores that choose the rest, (batch, patches).
-        count: Tokens to choose per sample, at most `patches`.
+        local: Scores that windows are judged by.
+        scores: Scores that choose the rest, (batch, tokens).
+        count: Tokens to choose per sample, at most `tokens`.
         share: Share of them that windows choose, in [0, 1]; VScan: 0.5.
-        windows: Windows along each side, as far as there are patches; VScan: 4. Where they do not
-            divide the side, some are a patch larger than others.
+        windows: Windows along each side, as far as there are tokens; VScan: 4. Where they do not
+            divide a side, some are a token larger than others.
 
     Returns:
         Indices of the chosen tokens in rising order, (batch, count).
-
-    Raises:
-        ScheduleMismatchError: The patches do not form a square.
     """
-    patches = local.shape[-1]
-    side = math.isqrt(patches)
-    if side * side != patches:
-        raise ScheduleMismatchError(
-            f"local windows need a square grid of patches, but there are {patches} tokens; use "
-            "them at layer 0 of a model with square images"
-        )
-    windows = min(windows, side)
-    quota = int(share * count) // windows**2
-    # Rows, and columns alike, of patches in each row of windows.
-    sizes = [
-        _first(place + 1, side, windows) - _first(place, side, windows) for place in range(windows)
-    ]
-    taken = sum(min(quota, rows * columns) for rows in sizes for columns in sizes)
+    values, rows, columns = local
+    down, across = min(windows, rows), min(windows, columns)
+    quota = int(share * count) // (down * across)
+    taken = sum(
+        min(quota, high * wide)
+        for high in _window_sizes(rows, down)
+        for wide in _window_sizes(columns, across)
+    )
 
     # Sorted by score and then, stably, by window: windows one after the other, each best first.
-    cell = torch.arange(side, device=local.device) * windows // side
-    window_of = (cell.unsqueeze(1) * windows + cell).flatten()  # patches
-    by_score = local.argsort(dim=-1, descending=True, stable=True)
+    device = values.device
+    window_row = torch.arange(rows, device=device) * down // rows
+    window_column = torch.arange(columns, device=device) * across // columns
+    window_of = (window_row.unsqueeze(1) * across + window_column).flatten()  # tokens
+    by_score = values.argsort(dim=-1, descending=True, stable=True)
     by_window = by_score.gather(-1, window_of[by_score].argsort(dim=-1, stable=True))
     in_order = window_of.sort().values
-    place_in_window = torch.arange(patches, device=local.device) - torch.searchsorted(
+    place_in_window = torch.arange(len(in_order), device=device) - torch.searchsorted(
         in_order, in_order
     )
     # Places of the best of all windows come first, which are as many whatever the scores.
@@ -63,6 +70,7 @@ def top_tokens_of_windows(
     return add_top_tokens(chosen, scores, count - taken)
 
 
-def _first(window: int, side: int, windows: int) -> int:
-    """Return the first row of patches in a row of windows."""
-    return -(-window * side // windows)
+def _window_sizes(side: int, windows: int) -> list[int]:
+    """List how many tokens of a side fall into each of the windows along it."""
+    starts = [-(-window * side // windows) for window in range(windows + 1)]
+    return [end - start for start, end in pairwise(starts)]

@@ -48,7 +48,7 @@ from pruners.selection import remaining_tokens, top_tokens, top_tokens_of_two
 from pruners.similarity import aligned_similarity, mean_similarity, question_relevance
 from pruners.tower_patches import MergingPatches
 from pruners.vision_attention import ClipHeads
-from pruners.windows import top_tokens_of_windows
+from pruners.windows import GridScores, top_tokens_of_windows
 
 META = torch.device("meta")
 BATCH, TOKENS, WIDTH, HEADS, HEAD = 2, 16, 8, 2, 4
@@ -205,7 +205,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "top": lambda: top_tokens(scores(), 5),
     "top of two": lambda: top_tokens_of_two(scores(), scores(), 3, 2),
     "remaining": lambda: remaining_tokens(places(BATCH, 5), TOKENS),
-    "windows": lambda: top_tokens_of_windows(scores(), scores(), 9, share=0.7, windows=3),
+    "windows": lambda: top_tokens_of_windows(
+        GridScores(scores(), 2, TOKENS // 2), scores(), 9, share=0.7, windows=3
+    ),
     "deduplicated": lambda: deduplicated_tokens(tokens(), scores(), 6, share=0.5, step=2),
     "determinantal": lambda: determinantal_tokens(tokens(), scores(), 6),
     "distant": lambda: most_distant_tokens(tokens(), 6),
