@@ -15,7 +15,10 @@ from pruners import (
     Stage,
     VisualSelfAttention,
     apply_schedule,
+    published,
 )
+from pruners.errors import UnsupportedModelError
+from pruners.methods import METHODS
 from tests.pruners.families import FAMILIES, NEW_FAMILIES, TinyModel
 from tests.pruners.ragged import (
     kept,
@@ -27,7 +30,8 @@ from tests.pruners.ragged import (
 )
 
 BUILDERS = {**FAMILIES, **NEW_FAMILIES}
-RAGGED = ("internvl", "video_llava")
+RAGGED = ("internvl", "video_llava", "qwen2_5_vl", "qwen3_vl")
+WITHOUT_CLS = ("qwen2_5_vl", "qwen3_vl")
 BATCHES = ("mixed", "video")
 
 SALIENT = Stage(layer=0, retention=0.5, scorer=ClsAttention(keep_cls=False))
@@ -52,8 +56,21 @@ def ragged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(params=SCHEDULES)
-def schedule(request: pytest.FixtureRequest) -> Schedule:
-    return SCHEDULES[request.param]
+def schedule(request: pytest.FixtureRequest, ragged: TinyModel) -> Schedule:
+    return fitting(ragged, SCHEDULES[request.param])
+
+
+def fitting(ragged: TinyModel, schedule: Schedule) -> Schedule:
+    """The same schedule, without reading a CLS token where there is none."""
+    if ragged.model.config.model_type not in WITHOUT_CLS:
+        return schedule
+    stages = [
+        stage.model_copy(update={"scorer": VisualSelfAttention()})
+        if isinstance(stage.scorer, ClsAttention)
+        else stage
+        for stage in schedule.stages
+    ]
+    return schedule.model_copy(update={"stages": tuple(stages)})
 
 
 @pytest.fixture(params=BATCHES)
@@ -89,7 +106,7 @@ def test_full_retention_changes_nothing(
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_dropping_is_masking_out(ragged: TinyModel, name: str, what: str, padding: str) -> None:
     batch = batch_of(ragged, what, padding)
-    mask, schedule = batch["attention_mask"], SCHEDULES[name]
+    mask, schedule = batch["attention_mask"], fitting(ragged, SCHEDULES[name])
     layers = len(ragged.decoder_layers)
     unpruned = logits_of(ragged.model, batch)
     with apply(ragged, schedule.model_copy(update={"positions": "original"})) as handle:
@@ -152,6 +169,10 @@ def test_a_second_turn_continues_from_the_cache(
         more = turn.shape[1] - mask.shape[1]
         longer = torch.nn.functional.pad(mask, (0, more), value=1)
         whole = {**batch, "input_ids": turn, "attention_mask": longer}
+        if "mm_token_type_ids" in batch:
+            whole["mm_token_type_ids"] = torch.nn.functional.pad(
+                batch["mm_token_type_ids"], (0, more)
+            )
         expected = ragged.model.generate(**whole, **GREEDY)
         second = ragged.model.generate(
             input_ids=turn, attention_mask=longer, past_key_values=first.past_key_values, **GREEDY
@@ -185,11 +206,43 @@ def test_the_pipeline_answers_as_generate_does(ragged: TinyModel) -> None:
     messages = ragged.chat(question)
     settings = {"generate_kwargs": {**GREEDY}, "return_full_text": False}
     dense = ragged.pipeline(text=messages, **settings)[0]["generated_text"]
-    stage = SALIENT.model_copy(update={"retention": 1 / 16})
-    with apply(ragged, Schedule(stages=(stage,))) as handle:
+    stage = SALIENT.model_copy(update={"retention": 0.04})
+    with apply(ragged, fitting(ragged, Schedule(stages=(stage,)))) as handle:
         tokens = ragged.model.generate(**inputs, **GREEDY)[0, inputs["input_ids"].shape[1] :]
         expected = ragged.tokenizer.decode(tokens, skip_special_tokens=True)
         answer = ragged.pipeline(text=messages, **settings)[0]["generated_text"]
         assert len(kept(handle.last_prefill, 0)[0]) == (ragged.tiles or 1)
     assert answer.split() == expected.split()
     assert answer != dense
+
+
+NOT_SUPPORTED = {
+    "desap": "DeSAP needs a CLIP vision tower, whose paired text tower reads the question",
+    "cdpruner": "CDPruner needs a CLIP vision tower, whose paired text tower reads the question",
+    "flowcut": "FlowCut needs a vision tower inside which tokens can leave",
+    "tome": "ToMe needs a vision tower inside which tokens can leave",
+    "downsampling": "smaller image needs a vision tower inside which tokens can leave",
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_published_methods_run_or_say_what_they_need(
+    ragged: TinyModel, name: str, what: str
+) -> None:
+    tokens = ragged.visual_tokens // 2
+    if name in NOT_SUPPORTED:
+        with pytest.raises(UnsupportedModelError, match=NOT_SUPPORTED[name]):
+            published(name, tokens, ragged.shape)
+        return
+    batch = batch_of(ragged, what)
+    with apply(ragged, published(name, tokens, ragged.shape)) as handle:
+        together = logits_of(ragged.model, batch)
+        for row in range(len(together)):
+            places = visual_places(handle.last_prefill, row)
+            left = [len(own) for own in kept(handle.last_prefill, row).values()]
+            assert not places or 0 < min(left) <= len(places) / 2 + ragged.visual_tokens / 8
+        for row, inputs in enumerate(rows_of(ragged, what)):
+            alone = logits_of(ragged.model, inputs)[0, -1]
+            torch.testing.assert_close(together[row, -1], alone, atol=1e-5, rtol=0)
+        answers = ragged.model.generate(**batch, **GREEDY)
+    assert answers.shape[1] == batch["input_ids"].shape[1] + GREEDY["max_new_tokens"]
