@@ -119,19 +119,20 @@ def check_layers(adapter: ModelAdapter, parts: VisionParts) -> None:
         parts: What is read.
 
     Raises:
-        ScheduleMismatchError: There is no CLS token, or no such layer.
+        ScheduleMismatchError: There is no paired text tower, no CLS token, or no such layer.
     """
     for tower in adapter.towers.values():
         name = type(tower.module).__name__
+        if parts.need_text_tower and not tower.shares_text_space:
+            instead = "cls-attention" if tower.class_token else "visual-self-attention"
+            raise ScheduleMismatchError(
+                "the schedule compares patches with the question, but no text tower is paired "
+                f"with {name} as CLIP's is; use scorers that read no question, such as {instead!r}"
+            )
         if parts.need_class_token and not tower.class_token:
             raise ScheduleMismatchError(
                 f"the schedule reads the CLS token, but {name} has none; use scorers that need "
                 "none, such as 'visual-self-attention'"
-            )
-        if parts.need_text_tower and not tower.shares_text_space:
-            raise ScheduleMismatchError(
-                f"the schedule compares patches with the question, but no text tower is paired "
-                f"with {name}; use scorers that read no question, such as 'cls-attention'"
             )
         layers = len(tower.layers)
         for layer in sorted(parts.saliency_layers):

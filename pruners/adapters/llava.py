@@ -49,12 +49,14 @@ def clip_tower(module: Any, feature_layer: int) -> BatchedTower:
     """
     config = module.config
     layers = list(module.encoder.layers)
+    has_class_token = config.model_type == "clip_vision_model"
     return BatchedTower(
         module,
         layers,
         [ClipHeads(layer) for layer in layers],
-        norm=module.post_layernorm,
-        class_token=config.model_type == "clip_vision_model",
+        # SigLIP pools patches by attention: they are in no space shared with its text tower.
+        norm=module.post_layernorm if has_class_token else None,
+        class_token=has_class_token,
         feature_layer=feature_layer,
         width=config.hidden_size,
         patches=(config.image_size // config.patch_size) ** 2,
