@@ -39,6 +39,9 @@ SENT = "sent without waiting"
 
 TRANSFER = PACKAGE / "transfer.py"
 
+WRAPPER = PACKAGE / "encoded_media.py"
+"""Calls methods of the model in their place: what these do is the model's own."""
+
 
 class _Watch(TorchFunctionMode):
     def __init__(self, device: torch.device) -> None:
@@ -98,7 +101,11 @@ def _in_transfer() -> bool:
 def _site() -> tuple[str | None, str | None]:
     """Find the innermost line of the package on the stack, and of whatever it calls."""
     frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
-    own = [frame for frame in frames if PACKAGE in Path(frame.filename).parents]
+    own = [
+        frame
+        for frame in frames
+        if PACKAGE in Path(frame.filename).parents and Path(frame.filename) != WRAPPER
+    ]
     if own and Path(own[-1].filename) == TRANSFER:
         # What sends it is of interest, and not the helper that everything goes through.
         own = [frame for frame in own if Path(frame.filename) != TRANSFER]
