@@ -1,13 +1,15 @@
 """What holds for every schedule on every model family.
 
 Published methods are all those of `pruners.methods`; other schedules are one line in SCHEDULES.
+LLaVA runs all of them, other families by default those of REPRESENTATIVE, and with `-m slow` all
+that they support.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -15,14 +17,16 @@ from typing import Any, Literal
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pruners import (
-    ClsAttention,
     ClusterAverage,
     NearestReference,
     NoMerge,
     PrunedModel,
+    PrunetuneError,
     Schedule,
+    Shape,
     SimilarityFusion,
     Stage,
     VisualSelfAttention,
@@ -31,74 +35,134 @@ from pruners import (
     published,
 )
 from pruners.adapters import adapter_for
-from pruners.methods import METHODS
-from pruners.scorers import DecoderScorer
+from pruners.errors import UnsupportedModelError
+from pruners.methods import METHODS, Needs, supported_methods
+from pruners.methods.base import encoder_saliency
+from pruners.scorers import DecoderScorer, Scorer
 from pruners.selectors import LeastDuplication
+from pruners.shape import LLAVA_1_5_7B
 from pruners.vision import all_parts
+from tests.pruners.families import FAMILIES, TinyModel
+from tests.pruners.ragged import logits_of, masked_out
 
 QUESTIONS = ("w1 w2 w3", "w4", "w5 w6 w7 w8 w9")
 FUSION = SimilarityFusion(text_tower="paired")
+COMPARED = FUSION.model_copy(update={"weight": 0.3})
+OTHER_OPTIONS = SimilarityFusion(
+    text_tower="paired",
+    weight=0.4,
+    encoding="qk",
+    order="saliency-first",
+    text="prompt",
+    clamp_negative=True,
+)
 
 
-def stages(first: Stage | None = None, *, mean: str = "causal") -> tuple[Stage, ...]:
+def encoder(scorer: Scorer, merge: Any, contextual: float = 0, **settings: Any) -> Stage:
+    return Stage(
+        layer=0, retention=0.6, contextual=contextual, scorer=scorer, merge=merge, **settings
+    )
+
+
+def decoder(mean: str = "causal") -> tuple[Stage, ...]:
     scorer = VisualSelfAttention.model_validate({"mean": mean})
     merge = NearestReference()
-    decoder = (
+    return (
         Stage(layer=2, retention=0.4, contextual=0.125, scorer=scorer, merge=merge),
         Stage(layer=4, retention=0.2, contextual=0.2, scorer=scorer, merge=merge),
     )
-    return decoder if first is None else (first, *decoder)
 
 
-def encoder(scorer: ClsAttention | SimilarityFusion, merge: Any, contextual: float = 0) -> Stage:
-    return Stage(layer=0, retention=0.6, contextual=contextual, scorer=scorer, merge=merge)
+def visiondrop_paper(shape: Shape) -> tuple[Stage, ...]:
+    saliency = encoder_saliency(shape, keep_cls=True)
+    first = encoder(saliency, NearestReference(combine="mean"), 0.125)
+    return (first, *decoder("bidirectional"))
 
 
-SCHEDULES: dict[str, tuple[Stage, ...]] = {
-    "visiondrop-paper": stages(
-        encoder(ClsAttention(), NearestReference(combine="mean"), 0.125), mean="bidirectional"
-    ),
-    "desap-then-visiondrop": stages(
-        encoder(FUSION.model_copy(update={"weight": 0.3}), NearestReference(), 0.1)
-    ),
-    "desap-other-options": (
-        encoder(
-            SimilarityFusion(
-                text_tower="paired",
-                weight=0.4,
-                encoding="qk",
-                order="saliency-first",
-                text="prompt",
-                clamp_negative=True,
-                keep_cls=True,
-            ),
-            NoMerge(),
-        ),
-    ),
-    "decoder-only": stages(mean="attending-queries"),
-    "first-boundary-at-1": (
-        Stage(layer=1, retention=0.5, scorer=VisualSelfAttention(), merge=ClusterAverage()),
-    ),
-    "all-dropped": (
-        encoder(ClsAttention(keep_cls=False), NoMerge()),
+def desap_then_visiondrop(shape: Shape) -> tuple[Stage, ...]:
+    return (encoder(COMPARED, NearestReference(), 0.1), *decoder())
+
+
+def desap_other_options(shape: Shape) -> tuple[Stage, ...]:
+    keep = {"keep_cls": shape.prunes_before_projector}
+    return (encoder(OTHER_OPTIONS.model_copy(update=keep), NoMerge()),)
+
+
+def global_scope(shape: Shape) -> tuple[Stage, ...]:
+    saliency = encoder_saliency(shape, keep_cls=False)
+    return (encoder(saliency, NearestReference(), 0.1, scope="global"), *decoder())
+
+
+def decoder_only(shape: Shape) -> tuple[Stage, ...]:
+    return decoder("attending-queries")
+
+
+def first_boundary_at_1(shape: Shape) -> tuple[Stage, ...]:
+    return (Stage(layer=1, retention=0.5, scorer=VisualSelfAttention(), merge=ClusterAverage()),)
+
+
+def all_dropped(shape: Shape) -> tuple[Stage, ...]:
+    return (
+        encoder(encoder_saliency(shape, keep_cls=False), NoMerge()),
         Stage(layer=3, retention=0, scorer=VisualSelfAttention()),
-    ),
+    )
+
+
+SCHEDULES: dict[str, Callable[[Shape], tuple[Stage, ...]]] = {
+    "visiondrop-paper": visiondrop_paper,
+    "desap-then-visiondrop": desap_then_visiondrop,
+    "desap-other-options": desap_other_options,
+    "global-scope": global_scope,
+    "decoder-only": decoder_only,
+    "first-boundary-at-1": first_boundary_at_1,
+    "all-dropped": all_dropped,
 }
+NEEDS = {
+    **{name: method.needs for name, method in METHODS.items()},
+    "desap-then-visiondrop": Needs.PAIRED_TEXT_TOWER,
+    "desap-other-options": Needs.PAIRED_TEXT_TOWER,
+}
+REPRESENTATIVE = {
+    "visiondrop-paper",
+    "desap-then-visiondrop",
+    "global-scope",
+    "all-dropped",
+    "fastv",
+    "pyramiddrop",
+    "sparsevlm",
+    "divprune",
+}
+"""Encoder and decoder stages with merging, similarity, both scopes, text guidance, diversity."""
+
+SHARE = 0.4
+"""Mean share of an image's tokens that published methods are asked for."""
 
 
-TOKENS = 10
-"""Mean number of tokens that published methods are asked for, of 25."""
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "schedule_name" not in metafunc.fixturenames:
+        return
+    pairs = [
+        pytest.param(
+            family,
+            name,
+            id=f"{family}-{name}",
+            marks=() if family == "llava" or name in REPRESENTATIVE else pytest.mark.slow,
+        )
+        for family in FAMILIES
+        for name in (*METHODS, *SCHEDULES)
+    ]
+    metafunc.parametrize(("family", "schedule_name"), pairs, indirect=["family"], scope="session")
 
 
-def method_schedule(name: str, family: Any, tokens: int = TOKENS) -> Schedule:
-    return published(name, tokens=tokens, shape=family.shape)
-
-
-@pytest.fixture(params=[*METHODS, *SCHEDULES])
-def schedule(request: pytest.FixtureRequest, family: Any) -> Schedule:
-    if request.param in SCHEDULES:
-        return Schedule(stages=SCHEDULES[request.param])
-    return method_schedule(request.param, family)
+@pytest.fixture
+def schedule(family: TinyModel, schedule_name: str) -> Schedule:
+    shape = family.shape
+    needs = NEEDS.get(schedule_name, Needs.NOTHING)
+    if not needs.met_by(shape):
+        pytest.skip(f"the schedule needs {needs.value}")
+    if schedule_name in SCHEDULES:
+        return Schedule(stages=SCHEDULES[schedule_name](shape))
+    return published(schedule_name, tokens=round(SHARE * family.visual_tokens), shape=shape)
 
 
 def reads_last_tokens(schedule: Schedule) -> bool:
@@ -132,12 +196,6 @@ def prune(family: Any) -> Iterator[Callable[..., PrunedModel]]:
         handle.remove()
 
 
-def logits_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        output: Tensor = model(**inputs).logits
-    return output
-
-
 def last_logits(model: Any, inputs: dict[str, Tensor], padding: str) -> Tensor:
     """Logits at each sample's last token; what is padded on the right is never pruned."""
     logits = logits_of(model, inputs)
@@ -147,13 +205,23 @@ def last_logits(model: Any, inputs: dict[str, Tensor], padding: str) -> Tensor:
     return logits[torch.arange(len(logits)), logits.shape[1] - 1 - padded]
 
 
-def single(inputs: dict[str, Tensor], row: int) -> dict[str, Tensor]:
-    keep = inputs["attention_mask"][row].bool()
-    return {
-        "input_ids": inputs["input_ids"][row][keep][None],
-        "attention_mask": inputs["attention_mask"][row][keep][None],
-        "pixel_values": inputs["pixel_values"][row][None],
-    }
+def repeated(inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Make a batch of a prompt's copies, images included."""
+    return {name: torch.cat([value] * count) for name, value in inputs.items()}
+
+
+def continued(inputs: dict[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+    """Append tokens of text to a batch of prompts, (batch, tokens)."""
+    more = {**inputs, "input_ids": torch.cat([inputs["input_ids"], tokens], dim=1)}
+    for name, fill in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+        if name in inputs:
+            more[name] = pad(inputs[name], (0, tokens.shape[1]), value=fill)
+    return more
+
+
+def counts_of(schedule: Schedule, family: TinyModel) -> Any:
+    """Count what the stages leave of a standard image."""
+    return schedule.counts(family.visual_tokens, family.shape.tokens_per_tile)
 
 
 def test_conformance_full_retention_changes_nothing(
@@ -174,7 +242,7 @@ def test_conformance_token_counts_are_the_schedules(
     inputs = family.inputs(QUESTIONS)
     handle = prune(schedule)
     logits = logits_of(family.model, inputs)
-    counts = schedule.counts(family.visual_tokens)
+    counts = counts_of(schedule, family)
     text = inputs["input_ids"].shape[1] - family.visual_tokens
     assert logits.shape[1] == text + counts[-1].alive
     records = handle.last_prefill.stages
@@ -184,7 +252,7 @@ def test_conformance_token_counts_are_the_schedules(
         assert record.positions.shape == (len(QUESTIONS), text + count.alive)
         for indices in record.indices.tolist():
             assert len(set(indices)) == count.alive
-            assert all(-1 <= index < family.visual_tokens for index in indices)
+            assert all(-family.visual_tokens <= index < family.visual_tokens for index in indices)
     for earlier, later in pairwise(records):
         for before, after in zip(earlier.indices.tolist(), later.indices.tolist(), strict=True):
             assert set(after) <= set(before)
@@ -197,10 +265,12 @@ def test_conformance_cache_holds_what_is_alive(family: Any, schedule: Schedule, 
         cache = family.model(**inputs, use_cache=True).past_key_values
     text = inputs["input_ids"].shape[1] - family.visual_tokens
     layers = len(cache)
-    alive = schedule.visual_tokens_per_layer(layers, family.visual_tokens)
-    assert [cache.get_seq_length(layer) for layer in range(layers)] == [
-        text + count for count in alive
-    ]
+    alive = {count.layer: count.alive for count in counts_of(schedule, family)}
+    expected, left = [], family.visual_tokens
+    for layer in range(layers):
+        left = alive.get(layer, left)
+        expected.append(text + left)
+    assert [cache.get_seq_length(layer) for layer in range(layers)] == expected
 
 
 def without_merging(schedule: Schedule) -> Schedule:
@@ -216,45 +286,16 @@ def without_merging(schedule: Schedule) -> Schedule:
 
 
 @pytest.fixture
-def dropping(schedule: Schedule) -> Schedule:
+def dropping(family: TinyModel, schedule: Schedule) -> Schedule:
+    adapter = adapter_for(family.model)
     if schedule.stages[0].in_tower:
         pytest.skip("tokens leave inside the tower, which has its own oracles")
+    if any(
+        adapter.attention_type(layer) != "full_attention"
+        for layer in range(len(family.decoder_layers))
+    ):
+        pytest.skip("windows reach further back once tokens are dropped, so masking out differs")
     return without_merging(schedule)
-
-
-@contextmanager
-def masked_out(family: Any, records: Any, mask: Tensor) -> Iterator[None]:
-    """Keep the dense model's layers from each boundary on from seeing the dropped tokens.
-
-    Args:
-        family: The model.
-        records: What each stage kept of the prompt.
-        mask: 1 for tokens, 0 for padding, of the whole sequence, (batch, length).
-    """
-    batch, length = mask.shape
-    hooks = []
-    for index, layer in enumerate(family.model.model.language_model.layers):
-        visible = mask.bool().clone()
-        for record in records:
-            if record.layer <= index:
-                for row in range(batch):
-                    left = set(record.positions[row].tolist())
-                    prompt = max(left) + 1
-                    for position in set(range(prompt)) - left:
-                        visible[row, position] = False
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
-        allowed = causal & visible[:, None, None, :]
-        bias = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
-
-        def mask_out(module: Any, args: Any, kwargs: Any, bias: Tensor = bias) -> Any:
-            return args, {**kwargs, "attention_mask": bias}
-
-        hooks.append(layer.register_forward_pre_hook(mask_out, with_kwargs=True))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
@@ -264,11 +305,11 @@ def test_conformance_dropping_is_masking_out(
     inputs = family.inputs(QUESTIONS, padding)
     handle = prune(dropping)
     pruned = logits_of(family.model, inputs)
-    records = handle.last_prefill.stages
+    record = handle.last_prefill
     handle.remove()
-    with masked_out(family, records, inputs["attention_mask"]):
+    with masked_out(family.model, record, inputs["attention_mask"]):
         dense = logits_of(family.model, inputs)
-    positions = records[-1].positions
+    positions = record.stages[-1].positions
     expected = dense.gather(1, positions[..., None].expand(-1, -1, dense.shape[-1]))
     real = inputs["attention_mask"].gather(1, positions).bool()
     torch.testing.assert_close(pruned[real], expected[real], atol=1e-5, rtol=0)
@@ -287,15 +328,12 @@ def test_conformance_generate_equals_masking_out(
     answer = family.model.generate(
         **inputs, **settings, output_logits=True, return_dict_in_generate=True
     )
-    records = handle.last_prefill.stages
+    record = handle.last_prefill
     handle.remove()
-    new = answer.sequences.shape[1] - inputs["input_ids"].shape[1]
-    whole = {
-        **inputs,
-        "input_ids": answer.sequences[:, :-1],
-        "attention_mask": torch.nn.functional.pad(inputs["attention_mask"], (0, new - 1), value=1),
-    }
-    with masked_out(family, records, whole["attention_mask"]):
+    length = inputs["input_ids"].shape[1]
+    new = answer.sequences.shape[1] - length
+    whole = continued(inputs, answer.sequences[:, length:-1])
+    with masked_out(family.model, record, whole["attention_mask"]):
         dense = logits_of(family.model, whole)
     expected = dense[:, -new:].unbind(dim=1)
     for step, wanted in zip(answer.logits, expected, strict=True):
@@ -306,7 +344,7 @@ def test_conformance_choosing_adds_nothing_to_gradients(
     family: Any, dropping: Schedule, prune: Any
 ) -> None:
     inputs = family.inputs(QUESTIONS[:2])
-    weights = [layer.self_attn.k_proj.weight for layer in family.model.model.language_model.layers]
+    weights = [layer.self_attn.k_proj.weight for layer in family.decoder_layers]
 
     def gradients() -> tuple[Tensor, ...]:
         logits = family.model(**inputs).logits[:, -1]
@@ -314,9 +352,9 @@ def test_conformance_choosing_adds_nothing_to_gradients(
 
     handle = prune(dropping)
     pruned = gradients()
-    records = handle.last_prefill.stages
+    record = handle.last_prefill
     handle.remove()
-    with masked_out(family, records, inputs["attention_mask"]):
+    with masked_out(family.model, record, inputs["attention_mask"]):
         expected = gradients()
     for found, wanted in zip(pruned, expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
@@ -330,8 +368,8 @@ def test_conformance_batch_equals_its_samples(
     handle = prune(positioned)
     together = last_logits(family.model, inputs, padding)
     batched = handle.last_prefill.stages
-    for row in range(len(QUESTIONS)):
-        alone = logits_of(family.model, single(inputs, row))[0, -1]
+    for row, prompt in enumerate(family.rows(QUESTIONS)):
+        alone = logits_of(family.model, prompt)[0, -1]
         torch.testing.assert_close(together[row], alone, atol=1e-5, rtol=0)
         for one, record in zip(handle.last_prefill.stages, batched, strict=True):
             assert torch.equal(one.indices[0], record.indices[row])
@@ -340,15 +378,13 @@ def test_conformance_batch_equals_its_samples(
 
 def rerun(model: Any, inputs: dict[str, Tensor], steps: int) -> tuple[Tensor, list[Tensor]]:
     """Decode greedily without a cache: the whole pruned prefill at every step."""
-    inputs, seen = dict(inputs), []
+    seen = []
     for _ in range(steps):
         logits = logits_of(model, inputs)[:, -1]
         seen.append(logits)
         suppressed = torch.tensor(model.generation_config.suppress_tokens)
         token = logits.index_fill(1, suppressed, -torch.inf).argmax(dim=-1, keepdim=True)
-        inputs["input_ids"] = torch.cat([inputs["input_ids"], token], dim=1)
-        ones = torch.ones_like(token)
-        inputs["attention_mask"] = torch.cat([inputs["attention_mask"], ones], dim=1)
+        inputs = continued(inputs, token)
     return inputs["input_ids"], seen
 
 
@@ -389,9 +425,8 @@ def log_probability(
 ) -> Tensor:
     """Sum the log-probabilities of answers to one prompt, fed through the cache: (answers,)."""
     count, length = answers.shape
-    alike = {name: value.expand(count, *value.shape[1:]) for name, value in prompt.items()}
     with torch.no_grad():
-        output = model(**alike, use_cache=True)
+        output = model(**repeated(prompt, count), use_cache=True)
         logits = [output.logits[:, -1:]]
         for tokens in [answers[:, :-1]] if at_once else answers[:, :-1].chunk(length - 1, dim=1):
             output = model(input_ids=tokens, past_key_values=output.past_key_values)
@@ -421,9 +456,8 @@ def test_conformance_beams_score_what_their_answers_do(
     scores = found.sequences_scores.unflatten(0, (-1, beams))
     swapped = found.beam_indices[:, :new].unflatten(0, (-1, beams))
     assert (swapped[..., 1:] != swapped[..., :-1]).any()
-    for row in range(len(QUESTIONS)):
+    for row, prompt in enumerate(family.rows(QUESTIONS)):
         assert len(set(map(tuple, answers[row].tolist()))) == beams
-        prompt = single(inputs, row)
         for at_once in (False, True):
             expected = log_probability(family.model, prompt, answers[row], at_once=at_once)
             torch.testing.assert_close(scores[row] * new**1.5, expected, atol=1e-4, rtol=0)
@@ -432,7 +466,10 @@ def test_conformance_beams_score_what_their_answers_do(
 def test_conformance_encoded_images_give_the_same_prefill(
     family: Any, positioned: Schedule, prune: Any
 ) -> None:
-    parts = all_parts(adapter_for(family.model), family.text_tower)
+    adapter = adapter_for(family.model)
+    if adapter.projector is None:
+        pytest.skip("the family arranges images behind its projector")
+    parts = all_parts(adapter, family.text_tower)
     parts = replace(parts, encodings=frozenset({"qq", "qk"}))
     vision = encode_images(family.model, family.images(len(QUESTIONS)), family.text_tower, parts)
     order = torch.tensor([2, 0, 1])
@@ -484,21 +521,26 @@ def test_conformance_one_token_is_enough(family: Any, schedule: Schedule, prune:
     inputs = family.inputs(QUESTIONS)
     handle = prune(schedule.model_copy(update={"stages": tuple(one)}))
     assert logits_of(family.model, inputs).isfinite().all()
-    assert handle.last_prefill.stages[0].indices.shape == (len(QUESTIONS), 1)
+    tiles = len(family.shape.tokens_per_tile) if one[0].layer == 0 and one[0].scope == "tile" else 1
+    assert handle.last_prefill.stages[0].indices.shape == (len(QUESTIONS), tiles)
 
 
 def test_conformance_tied_tokens_are_chosen_once(
     family: Any, schedule: Schedule, prune: Any
 ) -> None:
-    """Patches that are all the same: a blank image, and no embedding of positions."""
+    """Patches that are all the same: a blank image, and no learnt embedding of positions."""
     model = copy.deepcopy(family.model)
     with torch.no_grad():
-        model.model.vision_tower.embeddings.position_embedding.weight.zero_()
-    inputs = family.inputs(QUESTIONS)
-    inputs["pixel_values"] = torch.zeros_like(inputs["pixel_values"])
+        for name, parameter in model.named_parameters():
+            if re.search(r"(vision|visual|image)\w*\..*pos(ition)?_embed", name):
+                parameter.zero_()
+    inputs = {
+        name: torch.zeros_like(value) if name.startswith("pixel_values") else value
+        for name, value in family.inputs(QUESTIONS).items()
+    }
     handle = prune(schedule, model)
     assert logits_of(model, inputs).isfinite().all()
-    counts = schedule.counts(family.visual_tokens)
+    counts = counts_of(schedule, family)
     for record, count in zip(handle.last_prefill.stages, counts, strict=True):
         for indices in record.indices.tolist():
             assert len(set(indices)) == count.alive
@@ -516,7 +558,7 @@ def test_conformance_half_precision_runs(
     logits = logits_of(model, inputs)
     assert logits.dtype == dtype
     assert logits.isfinite().all()
-    alive = schedule.counts(family.visual_tokens)[-1].alive
+    alive = counts_of(schedule, family)[-1].alive
     assert handle.last_prefill.stages[-1].indices.shape[1] == alive
 
 
@@ -552,3 +594,67 @@ def test_conformance_text_alone_passes_through(family: Any, schedule: Schedule, 
     prune(schedule)
     assert torch.equal(logits_of(family.model, inputs), dense)
     assert torch.equal(family.model.generate(**inputs, max_new_tokens=4, do_sample=False), answer)
+
+
+def test_conformance_pipelines_answer_as_generate_does(
+    family: Any, schedule: Schedule, prune: Any
+) -> None:
+    inputs = family.prepare(family.samples(["w1 w2 w3"]))
+    settings = {"max_new_tokens": 6, "do_sample": False}
+    handle = prune(schedule)
+    tokens = family.model.generate(**inputs, **settings)[0, inputs["input_ids"].shape[1] :]
+    generated = handle.last_prefill
+    answer = family.pipeline(
+        text=family.chat("w1 w2 w3"), generate_kwargs=settings, return_full_text=False
+    )
+    expected = family.tokenizer.decode(tokens, skip_special_tokens=True)
+    assert answer[0]["generated_text"].split() == expected.split()
+    record = handle.last_prefill
+    assert record is not generated
+    counts = counts_of(schedule, family)
+    for stage, other, count in zip(record.stages, generated.stages, counts, strict=True):
+        assert torch.equal(stage.indices, other.indices)
+        assert stage.indices.shape == (1, count.alive)
+
+
+def test_conformance_positions_of_several_axes_are_never_compacted(
+    family: Any, schedule: Schedule, prune: Any
+) -> None:
+    if adapter_for(family.model).position_axes == 1:
+        pytest.skip("positions have one axis")
+    inputs = family.inputs(QUESTIONS)
+    found = []
+    for positions in ("compact", "original"):
+        with prune(schedule.model_copy(update={"positions": positions})):
+            found.append(logits_of(family.model, inputs))
+    assert torch.equal(*found)
+
+
+# What a family cannot run, is refused.
+
+ADVICE = re.compile(r"(use|Use|set|pass|load) ")
+
+
+def unsupported(family: TinyModel) -> list[str]:
+    return [name for name in METHODS if name not in supported_methods(family.shape)]
+
+
+def test_conformance_unsupported_methods_name_an_alternative(family: Any) -> None:
+    for name in unsupported(family):
+        with pytest.raises(UnsupportedModelError, match="Use another method") as caught:
+            published(name, tokens=round(SHARE * family.visual_tokens), shape=family.shape)
+        instead = METHODS[name].instead
+        assert repr(instead) in str(caught.value)
+        assert instead in supported_methods(family.shape)
+
+
+def test_conformance_schedules_of_unsupported_methods_are_refused(family: Any) -> None:
+    """The same without a shape to warn: a schedule made for LLaVA, brought to another model."""
+    for name in unsupported(family):
+        stages = published(name, tokens=192, shape=LLAVA_1_5_7B).stages
+        fitting = tuple(stage for stage in stages if stage.layer < len(family.decoder_layers))
+        with pytest.raises(PrunetuneError, match=ADVICE):
+            apply_schedule(
+                family.model, Schedule(stages=fitting), text_tower=family.clip_folder
+            ).remove()
+        assert not any(module._forward_pre_hooks for module in family.model.modules())
