@@ -55,8 +55,10 @@ def decoder_scoring_flops(working: WorkingStage, previous: int, shape: Shape) ->
         # Which of the text tokens are raters differs between samples: rows of all are computed.
         flops += _rows(others, sequence, query_size, shape)
     if isinstance(selector, LeastDuplication) and selector.text_pivots > 0:
-        # Text pivots are chosen by norms of the keys of the layer before, rotated anew.
-        known = isinstance(scorer, KeyNorm) and scorer.reads == "previous"
+        # Text pivots are chosen by norms of the keys of the layer before, rotated anew: cached ones
+        # are no use.
+        computing = (KeyNorm,) if cached else (KeyNorm, *_OF_ROWS)
+        known = isinstance(scorer, computing) and scorer.reads == "previous"
         flops += 0 if known else keys
     return flops
 

@@ -22,6 +22,7 @@ from tests.space.counters import flop_counter
 
 BUILDERS = {**FAMILIES, **NEW_FAMILIES}
 TOLERANCE = 0.005
+QUESTION = "w1 w2 w3"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def tiny(request, tmp_path_factory) -> TinyModel:
 
 
 def one_image(tiny: TinyModel, size: tuple[int, int]) -> Case:
-    inputs = tiny.prepare([Sample("w1 w2 w3", images=(picture(size, 0),))])
+    inputs = tiny.prepare([Sample(QUESTION, images=(picture(size, 0),))])
     return Case(inputs, {"image_size": size, **tiles(tiny, inputs, images=1)})
 
 
@@ -57,7 +58,7 @@ def cases(tiny: TinyModel, kind: str) -> Case:
             return one_image(tiny, tiny.other)
         case "two images":
             images = (picture(tiny.standard, 0), picture(tiny.standard, 1))
-            inputs = tiny.prepare([Sample("w1 w2", images=images)])
+            inputs = tiny.prepare([Sample(QUESTION, images=images)])
             size = {"image_size": tiny.standard, "images": 2}
             return Case(inputs, {**size, **tiles(tiny, inputs, images=2)})
         case _:
