@@ -22,6 +22,7 @@ from pruners import (
 from pruners.errors import UnsupportedModelError
 from pruners.methods import supported_methods
 from space import price, text_tower_shape
+from space.working import working_stages
 from tests.space.test_family_flops import (
     BUILDERS,
     QUESTION,
@@ -50,10 +51,21 @@ def with_text_tower(shape: Shape, tiny: TinyModel) -> Shape:
     return shape.model_copy(update={"text_tower": tower})
 
 
-def measured(tiny: TinyModel, case: Case, schedule: Schedule) -> int:
+def measured(tiny: TinyModel, case: Case, shape: Shape, schedule: Schedule) -> int:
+    """FLOPs of the pruned forward, which must keep the numbers of tokens that are priced."""
     model = tiny.load()
-    with apply_schedule(model, schedule, processor=tiny.processor, text_tower=tiny.text_tower):
-        return flops_by_module(model, case.inputs)["Global"]
+    with apply_schedule(
+        model, schedule, processor=tiny.processor, text_tower=tiny.text_tower
+    ) as handle:
+        flops = flops_by_module(model, case.inputs)["Global"]
+        assert handle.last_prefill is not None
+        kept = {stage.layer: stage.indices.shape[1] for stage in handle.last_prefill.stages}
+        made = {stage.layer: int(stage.contextual.sum()) for stage in handle.last_prefill.stages}
+    priced = working_stages(schedule, shape)
+    assert kept == {working.layer: working.alive for working in priced}
+    # Contextual tokens of earlier stages are among those that later ones chose.
+    assert made.get(0) == next((w.contextual for w in priced if w.layer == 0), None)
+    return flops
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,7 +76,10 @@ def test_published_methods(tiny: TinyModel, kind: str) -> None:
         if method == "downsampling" and shape.tiles > 1:
             continue  # which is refused: see test_supported
         schedule = published(method, max(shape.visual_tokens // 2, shape.tiles), shape)
-        counted, priced = measured(tiny, case, schedule), price(schedule, shape).tflops * 1e12
+        counted, priced = (
+            measured(tiny, case, shape, schedule),
+            price(schedule, shape).tflops * 1e12,
+        )
         if method == "flowcut":
             # How soon its tokens leave depends on the image; it is priced at the most it can cost.
             assert 0.8 * priced < counted <= priced * (1 + TOLERANCE)
@@ -114,5 +129,8 @@ def test_any_composition_of_parts(tiny: TinyModel, kind: str) -> None:
     rng = random.Random(f"{shape.family} {kind}")
     for _ in range(3):
         schedule = composed(rng, shape)
-        counted, priced = measured(tiny, case, schedule), price(schedule, shape).tflops * 1e12
+        counted, priced = (
+            measured(tiny, case, shape, schedule),
+            price(schedule, shape).tflops * 1e12,
+        )
         assert priced == pytest.approx(counted, rel=TOLERANCE), schedule
