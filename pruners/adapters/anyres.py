@@ -28,7 +28,8 @@ def tiled_medium(rows: GridSide, columns: GridSide, source: int) -> Medium:
     """
     side = rows.tile_side
     whole = side * side
-    places = whole + torch.arange(rows.tokens * (columns.tokens + 1)).view(rows.tokens, -1)
+    shape = (rows.tokens, columns.tokens + 1)
+    places = whole + torch.arange(rows.tokens * shape[1]).view(shape)
     tiles = [Tile(torch.arange(whole), (side, side), source)]
     down, across = (torch.tensor(part.tile_of()) for part in (rows, columns))
     for tile in range(rows.tiles * columns.tiles):
