@@ -20,6 +20,7 @@ from pruners.shape import Shape
 from search.embedded import CHECKPOINT, CLIP, DATA
 from search.embedded.benchmark import Sample, load_split
 from search.embedded.prompts import chat
+from search.embedded.scoring import score
 from search.evaluators import SPLITS, SampleKey
 from space.shapes import shape_from_pretrained
 
@@ -44,14 +45,14 @@ class _Inputs:
 
     Attributes:
         prompts: Token ids of each sample's prompt.
-        answers: Token id of each sample's answer, `(samples,)`.
+        answers: Each sample's answer, one word.
         image_of: Index of each sample's image, `(samples,)`.
         vision: What encoder stages read of the images.
         questions: What they read of the questions, one per sample.
     """
 
     prompts: list[list[int]]
-    answers: NDArray[np.int64]
+    answers: list[str]
     image_of: NDArray[np.intp]
     vision: VisionOutputs
     questions: QuestionOutputs
@@ -125,8 +126,11 @@ class EmbeddedEvaluator:
                     inputs.vision.select(torch.from_numpy(inputs.image_of[batch])),
                     inputs.questions.select(torch.tensor(batch)),
                 )
-                right = logits.argmax(dim=-1).numpy() == inputs.answers[batch]
-                scores[places] = right
+                given = self._processor.tokenizer.convert_ids_to_tokens(logits.argmax(dim=-1))
+                scores[places] = [
+                    score(word, inputs.answers[index])
+                    for word, index in zip(given, batch, strict=True)
+                ]
         return scores
 
     @cached_property
@@ -176,9 +180,7 @@ class EmbeddedEvaluator:
             questions = self._text_tower.encode([sample.question for sample in samples])
         return _Inputs(
             prompts=tokenizer(prompts)["input_ids"],
-            answers=np.array(
-                tokenizer.convert_tokens_to_ids([sample.answer for sample in samples])
-            ),
+            answers=[sample.answer for sample in samples],
             image_of=np.array([numbers[sample.image_id] for sample in samples]),
             vision=vision,
             questions=questions,

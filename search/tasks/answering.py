@@ -1,0 +1,150 @@
+"""Answers of one model under any schedule, none of them computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import pruners
+from pruners.runtime import apply_schedule
+from pruners.schedule import Schedule
+from pruners.text_tower import TextTower
+from search.tasks.disk_cache import DiskCache, cache_key
+from search.tasks.generation import Generator, Prepared
+from search.tasks.live_model import LiveModel
+from search.tasks.loading import LoadedTask
+from search.tasks.preparing import prepare
+
+Question = tuple[LoadedTask, int, str]
+"""A task, the index of one of its rows, and an identifier."""
+
+_THREADS = 4
+"""Threads that decode and prepare images."""
+
+
+class Answering:
+    """One live model, to which schedules are applied in turn.
+
+    Args:
+        live: The model.
+        cache: Keeps prepared samples and answers.
+        fingerprint: Hash of the model and how it runs, for keys of the cache.
+        batch_size: Questions per batch.
+        text_tower: Folder or hub name of the text tower, instead of the one that schedules name.
+    """
+
+    def __init__(
+        self,
+        live: LiveModel,
+        cache: DiskCache,
+        fingerprint: str,
+        *,
+        batch_size: int,
+        text_tower: str | None = None,
+    ) -> None:
+        self._live = live
+        self._cache = cache
+        self._model = cache_key(
+            model=fingerprint, dtype=str(live.dtype), processor=live.processing()
+        )
+        self._named_tower = text_tower
+        self._towers: dict[str, TextTower] = {}
+        self._generator = Generator(live, batch_size)
+
+    def answers(self, schedule: Schedule, questions: Sequence[Question]) -> list[str]:
+        """Answer questions under a schedule.
+
+        Args:
+            schedule: The schedule, for a decoder of the model's depth.
+            questions: The questions.
+
+        Returns:
+            The answers, in the order asked.
+
+        Raises:
+            PrunetuneError: The schedule does not fit the model, or a sample fails; the message
+                names it.
+        """
+        keys = [
+            cache_key(
+                kind="answer",
+                sample=self._sample_key(question),
+                schedule=schedule.content_hash,
+                code=self._code,
+                device=self._live.device.type,
+            )
+            for question in questions
+        ]
+        answers = [self._known(key) for key in keys]
+        missing = [place for place, answer in enumerate(answers) if answer is None]
+        if missing:
+            prepared = self._prepared([questions[place] for place in missing])
+            tower = self._text_tower(schedule)
+            with apply_schedule(
+                self._live.model, schedule, processor=self._live.processor, text_tower=tower
+            ):
+                new = self._generator.answers(prepared)
+            for place, answer in zip(missing, new, strict=True):
+                answers[place] = answer
+                text = np.frombuffer(answer.encode(), dtype=np.uint8).copy()
+                self._cache.put(keys[place], {"answer": torch.from_numpy(text)})
+        return [answer for answer in answers if answer is not None]
+
+    def _known(self, key: str) -> str | None:
+        found = self._cache.get(key)
+        return None if found is None else found["answer"].numpy().tobytes().decode()
+
+    def _prepared(self, questions: Sequence[Question]) -> list[Prepared]:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(self._prepare, questions))
+
+    def _prepare(self, question: Question) -> Prepared:
+        task, row, identifier = question
+        key = cache_key(kind="inputs", sample=self._sample_key(question))
+        inputs = self._cache.get(key)
+        if inputs is None:
+            inputs = prepare(self._live, task.request(row, identifier))
+            self._cache.put(key, inputs)
+        return Prepared(identifier, inputs, task.stopping)
+
+    def _sample_key(self, question: Question) -> str:
+        """Key of everything that a sample's inputs depend on."""
+        task, row, identifier = question
+        return cache_key(
+            model=self._model,
+            task=task.known.name,
+            version=task.version,
+            sample=identifier,
+            content=task.row_hash(row),
+        )
+
+    def _text_tower(self, schedule: Schedule) -> TextTower | None:
+        """Load the text tower that a schedule reads, once; None where it reads none."""
+        named = [
+            getattr(stage.scorer, "text_tower", None)
+            for stage in schedule.stages
+            if getattr(stage.scorer, "text_tower", None) is not None
+        ]
+        if not named:
+            return None
+        name = self._named_tower or str(named[0])
+        if name not in self._towers:
+            self._towers[name] = TextTower.load(name)
+        return self._towers[name]
+
+    @cached_property
+    def _code(self) -> str:
+        """Hash of the pruning code and of the libraries below it: answers change with them."""
+        digest = hashlib.sha256()
+        for path in sorted(Path(pruners.__file__).parent.rglob("*.py")):
+            digest.update(path.read_bytes())
+        for library in ("torch", "transformers"):
+            digest.update(version(library).encode())
+        return digest.hexdigest()

@@ -1,0 +1,196 @@
+"""The evaluator of real benchmarks: lmms-eval's tasks on one live model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruners.errors import DataError
+from pruners.schedule import Schedule
+from pruners.shape import LLAVA_1_5_7B, Shape
+from search.evaluators import SPLITS, SampleKey
+from search.tasks.catalogue import known_tasks
+from search.tasks.disk_cache import DiskCache, cache_key, default_folder
+from search.tasks.extra import require_extra
+from search.tasks.live_model import load_live_model, model_fingerprint
+from search.tasks.loading import LoadedTask, load_task
+from search.tasks.rows import BenchmarkSample
+from search.tasks.scoring import Results, paper_metric, sample_score
+from search.tasks.settings import TaskSettings
+from search.tasks.subsets import disjoint_subsets
+from space.shapes import shape_from_pretrained
+
+if TYPE_CHECKING:
+    from search.tasks.answering import Answering
+
+class _Chosen(NamedTuple):
+    """A sample of a split, with its task."""
+
+    task: LoadedTask
+    sample: BenchmarkSample
+
+    @property
+    def identifier(self) -> str:
+        return f"{self.task.known.name}/{self.sample.identifier}"
+
+
+class TaskEvaluator:
+    """Scores schedules on lmms-eval's tasks.
+
+    Tasks and the model are loaded when they are first needed, once. All schedules see the same
+    samples, whose images are prepared once.
+
+    Args:
+        model: Folder or hub name of the model.
+        settings: Tasks, subsets, and how the model runs.
+        seed: Seed of the subsets.
+
+    Raises:
+        SettingsError: A task is unknown or needs a judge, or lmms-eval is not installed.
+    """
+
+    def __init__(self, model: str, settings: TaskSettings, seed: int = 0) -> None:
+        self.name = model
+        self._settings = settings
+        self._seed = seed
+        self._known = known_tasks(settings.names)
+        require_extra()
+
+    @property
+    def measured_on(self) -> str:
+        """The model and benchmarks, in words."""
+        return f"{self.name} on {', '.join(self._settings.names)} as lmms-eval defines them"
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Shape of the model, read off its configuration."""
+        tower = self._settings.text_tower or LLAVA_1_5_7B.text_tower
+        return shape_from_pretrained(self.name, text_tower=tower)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the model and of how it runs."""
+        settings = self._settings
+        return cache_key(
+            model=model_fingerprint(self.name),
+            dtype=settings.dtype,
+            device=settings.device or "",
+            text_tower=settings.text_tower or "",
+        )
+
+    def samples(self, split: str) -> Sequence[SampleKey]:
+        """List a split's samples, task by task."""
+        return [
+            SampleKey(each.identifier, each.task.known.name) for each in self._chosen_in(split)
+        ]
+
+    def split_fingerprint(self, split: str) -> str:
+        """Hash of a split's samples: identifiers, rows with their images, and tasks."""
+        digest = hashlib.sha256()
+        for task in self._tasks:
+            chosen = [each.sample for each in self._chosen_in(split) if each.task is task]
+            for part in (task.version, task.content(chosen), *(each.identifier for each in chosen)):
+                digest.update(part.encode())
+        return digest.hexdigest()
+
+    def score(self, schedule: Schedule, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
+        """Score samples under a schedule, by the rule of each sample's task."""
+        chosen = self._chosen_in(split)
+        samples = [chosen[index] for index in indices]
+        results = self._results(schedule, samples)
+        return np.array(
+            [
+                sample_score(each.task.known.rule, result)
+                for each, result in zip(samples, results, strict=True)
+            ]
+        )
+
+    def paper_metrics(self, schedule: Schedule, split: str) -> dict[str, float]:
+        """Compute what papers report, on a split.
+
+        Args:
+            schedule: The schedule; answers that are known cost nothing.
+            split: One of `SPLITS`.
+
+        Returns:
+            The figure by task, in the unit of its `KnownTask.metric`.
+        """
+        samples = self._chosen_in(split)
+        results = self._results(schedule, samples)
+        return {
+            task.known.name: paper_metric(
+                task.known.rule,
+                [
+                    result
+                    for each, result in zip(samples, results, strict=True)
+                    if each.task is task
+                ],
+            )
+            for task in self._tasks
+        }
+
+    def _results(self, schedule: Schedule, samples: Sequence[_Chosen]) -> list[Results]:
+        """What the tasks say of the model's answers, sample by sample."""
+        rows = [(each, row) for each in samples for row in each.sample.rows]
+        names = [f"{each.identifier}:{each.sample.rows.index(row)}" for each, row in rows]
+        answers = iter(
+            self._answering.answers(
+                schedule,
+                [(each.task, row, name) for (each, row), name in zip(rows, names, strict=True)],
+            )
+        )
+        return [
+            [each.task.results(row, next(answers), each.identifier) for row in each.sample.rows]
+            for each in samples
+        ]
+
+    def _chosen_in(self, split: str) -> list[_Chosen]:
+        if split not in SPLITS:
+            raise DataError(f"there is no split {split!r}; expected one of {', '.join(SPLITS)}")
+        return self._subsets[split]
+
+    @cached_property
+    def _tasks(self) -> list[LoadedTask]:
+        settings = self._settings
+        return [
+            load_task(known, settings.data.get(known.name), settings.max_new_tokens)
+            for known in self._known
+        ]
+
+    @cached_property
+    def _subsets(self) -> dict[str, list[_Chosen]]:
+        chosen: dict[str, list[_Chosen]] = {split: [] for split in SPLITS}
+        for task in self._tasks:
+            samples = task.samples
+            subsets = disjoint_subsets(
+                [sample.identifier for sample in samples],
+                [sample.stratum for sample in samples],
+                self._settings.sizes,
+                self._seed,
+                balanced=task.known.balanced,
+            )
+            for split, indices in subsets.items():
+                chosen[split] += [_Chosen(task, samples[index]) for index in indices]
+        return chosen
+
+    @cached_property
+    def _answering(self) -> Answering:
+        from search.tasks.answering import Answering
+
+        settings = self._settings
+        live = load_live_model(self.name, device=settings.device, dtype=settings.dtype)
+        cache = DiskCache(
+            settings.cache or default_folder(), int(settings.cache_gigabytes * 1024**3)
+        )
+        return Answering(
+            live,
+            cache,
+            self.fingerprint,
+            batch_size=settings.batch_size,
+            text_tower=settings.text_tower,
+        )

@@ -1,0 +1,164 @@
+"""Batched answers: similar lengths together, half the batch when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pruners.errors import DataError, PrunetuneError
+from search.tasks.live_model import LiveModel
+from search.tasks.preparing import Inputs, join
+from search.tasks.requests import Stopping
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question that is ready for the model.
+
+    Attributes:
+        identifier: Names it in messages.
+        inputs: The model's inputs.
+        stopping: When the answer ends.
+    """
+
+    identifier: str
+    inputs: Inputs
+    stopping: Stopping
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt, placeholders of images included."""
+        return int(self.inputs["input_ids"].shape[1])
+
+
+Encode = Callable[[Sequence[Prepared]], dict[str, Any] | None]
+"""Gives what was computed before of a batch's images, as arguments of `generate`, or None."""
+
+
+class Generator:
+    """Answers questions with one model, as it is at the time: with or without a schedule.
+
+    Args:
+        live: The model.
+        batch_size: Questions per batch; halved for good when memory runs out.
+        encoded: Gives images that were encoded before.
+    """
+
+    def __init__(
+        self, live: LiveModel, batch_size: int, encoded: Encode = lambda batch: None
+    ) -> None:
+        self.live = live
+        self.batch_size = batch_size
+        self._encoded = encoded
+
+    def answers(self, questions: Sequence[Prepared]) -> list[str]:
+        """Answer questions.
+
+        Args:
+            questions: The questions, in any order.
+
+        Returns:
+            The answers in the order asked, without what ends them.
+
+        Raises:
+            DataError: The model fails on a question; the message names it.
+            PrunetuneError: The schedule does not fit the model.
+        """
+        answers = [""] * len(questions)
+        for places in _alike(questions):
+            start = 0
+            while start < len(places):
+                batch = places[start : start + self.batch_size]
+                texts = self._answer([questions[place] for place in batch])
+                if texts is None:  # memory ran out, and the batches are smaller now
+                    continue
+                for place, text in zip(batch, texts, strict=True):
+                    answers[place] = text
+                start += len(batch)
+        return answers
+
+    def _answer(self, batch: Sequence[Prepared]) -> list[str] | None:
+        """Answer a batch; None when it has to be tried again with fewer questions."""
+        from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+        try:
+            return self._generate(batch)
+        except PrunetuneError:
+            raise
+        except Exception as error:
+            if not should_reduce_batch_size(error):
+                raise self._failure(batch, error) from error
+            if len(batch) == 1:
+                raise DataError(
+                    f"sample {batch[0].identifier} alone needs more memory than there is; use a "
+                    "smaller --dtype, or a device with more"
+                ) from error
+        clear_device_cache(garbage_collection=True)
+        self.batch_size = len(batch) // 2
+        return None
+
+    def _failure(self, batch: Sequence[Prepared], error: Exception) -> DataError:
+        """Name the question that a batch fails on."""
+        failing, cause = batch, error
+        if len(batch) > 1:
+            for question in batch:
+                try:
+                    self._generate([question])
+                except Exception as own:
+                    failing, cause = [question], own
+                    break
+        names = ", ".join(question.identifier for question in failing)
+        return DataError(
+            f"the model fails on sample {names} ({type(cause).__name__}: {cause}); no score is made "
+            "up for it: mend the sample or leave its task out"
+        )
+
+    @torch.inference_mode()
+    def _generate(self, batch: Sequence[Prepared]) -> list[str]:
+        live, stopping = self.live, batch[0].stopping
+        tokenizer = live.processor.tokenizer
+        inputs: dict[str, Any] = join([each.inputs for each in batch], tokenizer.pad_token_id)
+        encoded = self._encoded(batch)
+        if encoded is not None:
+            inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")} | encoded
+        length = inputs["input_ids"].shape[1]
+        options: dict[str, Any] = {}
+        if stopping.strings:
+            options = {"stop_strings": list(stopping.strings), "tokenizer": tokenizer}
+        output = live.model.generate(
+            **{name: _moved(value, live) for name, value in inputs.items()},
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            num_beams=stopping.beams,
+            max_new_tokens=stopping.max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            **options,
+        )
+        texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+        return [stopping.cut(text) for text in texts]
+
+
+def _alike(questions: Sequence[Prepared]) -> list[list[int]]:
+    """Group questions that may share batches, the longest first: memory runs out at once if ever.
+
+    A batch has one stopping rule and the same inputs throughout: with images, or without.
+    """
+    groups: dict[tuple[Stopping, frozenset[str]], list[int]] = {}
+    for place, question in enumerate(questions):
+        groups.setdefault((question.stopping, frozenset(question.inputs)), []).append(place)
+    return [
+        sorted(places, key=lambda place: -questions[place].length) for places in groups.values()
+    ]
+
+
+def _moved(value: Any, live: LiveModel) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.is_floating_point():
+        return value.to(live.device, live.dtype)
+    return value.to(live.device)

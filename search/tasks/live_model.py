@@ -1,0 +1,174 @@
+"""The one model that all schedules are measured on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruners.errors import ModelError
+from search.tasks.hub import check_access
+from search.tasks.settings import DType
+
+if TYPE_CHECKING:
+    import torch
+
+_HASHED_WHOLE = 32 * 1024**2
+"""Bytes up to which a file counts by its content; of larger ones, both ends and the size."""
+_END = 1024**2
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """A loaded model and what prepares its inputs.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        processor: Its processor, which pads on the left.
+    """
+
+    model: Any
+    processor: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model's first weights."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    def processing(self) -> str:
+        """Describe the processor, for keys of caches."""
+        parts = [
+            type(self.processor).__name__,
+            json.dumps(self.processor.to_dict(), sort_keys=True, default=str),
+            str(getattr(self.processor, "chat_template", "")),
+            type(getattr(self.processor, "image_processor", None)).__name__,
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel:
+    """Load a model and its processor.
+
+    Args:
+        name: Folder or hub name.
+        device: Device that torch names; None takes the accelerator that is there, else the CPU.
+        dtype: Floating-point type; ``"auto"`` is that of the weights on an accelerator and float32
+            on the CPU.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: It cannot be loaded, does not fit the device, or has no chat template.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    accelerator = torch.accelerator.current_accelerator() if device is None else None
+    try:
+        place = torch.device(device) if device is not None else accelerator or torch.device("cpu")
+    except RuntimeError as error:
+        raise ModelError(
+            f"--device {device}: torch knows no such device ({error}); use cpu, or cuda:0"
+        ) from error
+    if dtype == "auto":
+        wanted: Any = torch.float32 if place.type == "cpu" else "auto"
+    else:
+        wanted = getattr(torch, dtype)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=wanted).to(place).eval()
+        processor = load_processor(name)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"--model {name} cannot be loaded on {place} ({error}); pass a folder or hub name of a "
+            "vision-language model with its processor"
+        ) from error
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(
+            f"the processor of {name} has no chat template, so that prompts would be guessed; save "
+            "one beside it as chat_template.jinja"
+        )
+    return LiveModel(model, processor)
+
+
+def load_processor(name: str) -> Any:
+    """Load a processor that pads on the left, as generation needs it.
+
+    Args:
+        name: Folder or hub name.
+
+    Returns:
+        The processor. Images go through PIL whether torchvision is there or not: its resizing
+        moves pixels, and scores, a little.
+
+    Raises:
+        OSError: There is none, or the hub cannot be reached.
+        ValueError: Its files are of no known kind.
+    """
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(name, backend="pil")
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return processor
+
+
+def model_fingerprint(name: str) -> str:
+    """Hash what a model is, before it is loaded.
+
+    Args:
+        name: Folder or hub name.
+
+    Returns:
+        For a folder, a hash of its files (of weights, size and both ends); on the hub, the commit.
+
+    Raises:
+        ModelError: The hub cannot be reached, or refuses access.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return check_access(name, "model", "A folder with the model can be given as --model") or (
+            _downloaded_commit(name)
+        )
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.parts[-2:]):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(_file_hash(path))
+    return digest.hexdigest()
+
+
+def _file_hash(path: Path) -> bytes:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _HASHED_WHOLE:
+            return hashlib.file_digest(file, "sha256").digest()
+        digest = hashlib.sha256(str(size).encode())
+        digest.update(file.read(_END))
+        file.seek(-_END, 2)
+        digest.update(file.read())
+    return digest.digest()
+
+
+def _downloaded_commit(name: str) -> str:
+    """Name the commit of a model that was downloaded before: its files lie in a folder of it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    if not isinstance(found, str):
+        raise ModelError(
+            f"--model {name} has not been downloaded, and HF_HUB_OFFLINE forbids doing so; unset "
+            "it, or pass a folder"
+        )
+    return Path(found).parent.name
