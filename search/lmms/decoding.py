@@ -98,11 +98,10 @@ class Decoding:
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
+            "pad_token_id": tokenizer.pad_token_id,
         }
         if self.stop and self.max_new_tokens > 1:
             arguments |= {"stop_strings": list(self.stop), "tokenizer": tokenizer}
-        padding = tokenizer.pad_token_id
-        arguments["pad_token_id"] = tokenizer.eos_token_id if padding is None else padding
         return arguments
 
     def cut(self, text: str) -> str:
@@ -126,11 +125,10 @@ def generate(model: Any, inputs: Any, tokenizer: Any, decoding: Decoding) -> lis
         One answer per sample.
     """
     inputs = inputs.to(model.device, model.dtype)  # Only floating-point values change their type.
-    arguments = decoding.arguments(tokenizer)
-    generated = model.generate(**inputs, **arguments)
+    generated = model.generate(**inputs, **decoding.arguments(tokenizer))
     new = generated[:, inputs["input_ids"].shape[1] :]
     texts: Sequence[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
-    counts = (new != arguments["pad_token_id"]).sum(dim=1).tolist()
+    counts = (new != tokenizer.pad_token_id).sum(dim=1).tolist()
     return [
         Answer(decoding.cut(text), count) for text, count in zip(texts, counts, strict=True)
     ]

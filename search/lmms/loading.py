@@ -106,6 +106,9 @@ def load(settings: ModelSettings) -> LoadedModel:
             f"the processor of {name} has no chat template, which writes the prompts; save one "
             "with it as chat_template.jinja"
         )
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     model = _from_pretrained(
         AutoModelForImageTextToText,
         settings,

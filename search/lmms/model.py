@@ -1,0 +1,269 @@
+"""The model `prunetune` of lmms-eval: any supported family, dense or with a schedule."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.utils import Collator
+from loguru import logger
+from tqdm import tqdm
+
+from pruners.errors import ModelError, SettingsError
+from search.lmms.decoding import Answer, Decoding, generate
+from search.lmms.loading import LoadedModel, ModelSettings, load
+from search.lmms.prompts import Prompt, make_inputs, read_messages
+
+VIDEO_FRAMES = 32
+"""Frames taken of a video file, as many as lmms-eval's own `llava_hf` takes."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One sample to answer, as lmms-eval asks its chat models.
+
+    Attributes:
+        task: Name of its task.
+        split: Split of the task's data set.
+        document: Its row there.
+        messages: Makes its messages from the row.
+        settings: The task's ``generation_kwargs``.
+    """
+
+    task: str
+    split: str
+    document: int
+    messages: Callable[[Any], Sequence[Mapping[str, Any]]]
+    settings: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"task {self.task}, split {self.split}, sample {self.document}"
+
+
+class BenchmarkedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
+    """A loaded model that lmms-eval asks, in batches padded on the left.
+
+    lmms-eval calls it with messages. Where a sample cannot be answered it raises an error that
+    names the sample; no empty answer stands for a failure. Where the device's memory does not hold
+    a batch, that batch and all later ones are halved.
+    """
+
+    is_simple = False
+
+    def __init__(
+        self, loaded: LoadedModel, *, batch_size: int = 1, video_frames: int = VIDEO_FRAMES
+    ) -> None:
+        """Take a model.
+
+        Args:
+            loaded: The model.
+            batch_size: Most samples per call of the model.
+            video_frames: Frames to take of each video file.
+        """
+        super().__init__()
+        self.loaded = loaded
+        self.batch_size = batch_size
+        self._video_frames = video_frames
+
+    @property
+    def config(self) -> Any:
+        """Configuration of the model."""
+        return self.loaded.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        device: torch.device = self.loaded.model.device
+        return device
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answer samples.
+
+        Args:
+            requests: Requests of lmms-eval's chat tasks.
+
+        Returns:
+            One answer per request, in their order.
+
+        Raises:
+            ModelError: A sample cannot be answered; the message names it.
+        """
+        # By falling length: batches are alike, and one that is too large is met first.
+        order = Collator(
+            [request.args for request in requests],
+            lambda arguments: (-len(arguments[0]), arguments[0]),
+            group_fn=lambda arguments: arguments[2],
+            grouping=True,
+        )
+        answers: list[GenerationResult] = []
+        with tqdm(total=len(requests), disable=self.rank != 0, desc="Answers") as progress:
+            for chunk in order.get_batched(n=self.batch_size):
+                batch = [
+                    _Request(task, split, document, messages, settings)
+                    for _, messages, settings, document, task, split in chunk
+                ]
+                for answer in self._answers(batch):
+                    counts = TokenCounts(output_tokens=answer.tokens)
+                    answers.append(GenerationResult(answer.text, counts))
+                    progress.update()
+        ordered: list[GenerationResult] = order.get_original(answers)
+        return ordered
+
+    def loglikelihood(self, requests: list[Instance]) -> NoReturn:
+        """Refuse: a pruned model's prompt and answer are not one text whose tokens can be scored.
+
+        Raises:
+            SettingsError: Always.
+        """
+        raise SettingsError(
+            "prunetune answers tasks that generate text; tasks that compare the likelihoods of "
+            "choices are not supported, choose the task's generating variant"
+        )
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
+        """Refuse: images can be given to a pruned model in the first call alone.
+
+        Raises:
+            SettingsError: Always.
+        """
+        raise SettingsError("prunetune answers tasks of one round; this task asks several")
+
+    def clean(self) -> None:
+        """Free memory that nothing uses; the model stays, so that it can be asked again."""
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def _answers(self, batch: Sequence[_Request]) -> Iterator[Answer]:
+        """Answer samples that have the same settings, as many at once as memory holds."""
+        prompts = [self._prompt(request) for request in batch]
+        decoding = Decoding.of_task(batch[0].settings)
+        start = 0
+        while start < len(batch):
+            part = slice(start, start + self.batch_size)
+            try:
+                answers = self._generate(prompts[part], decoding)
+            except Exception as error:
+                if len(batch[part]) == 1 or not should_reduce_batch_size(error):
+                    self._name_the_failing(batch[part], prompts[part], decoding, error)
+                answers = []
+            if answers:
+                yield from answers
+                start += len(answers)
+            else:  # Out of the except clause, which holds on to the batch's tensors.
+                self.batch_size = len(batch[part]) // 2
+                logger.warning(f"Out of memory; going on with batches of {self.batch_size}")
+                self.clean()
+
+    def _prompt(self, request: _Request) -> Prompt:
+        try:
+            row = self.task_dict[request.task][request.split][request.document]
+            return read_messages(
+                request.messages(row), self.loaded.processor, self._video_frames
+            )
+        except Exception as error:
+            raise _failure(request, error) from error
+
+    def _generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Answer]:
+        loaded = self.loaded
+        inputs = make_inputs(prompts, loaded.processor)
+        return generate(loaded.model, inputs, loaded.processor.tokenizer, decoding)
+
+    def _name_the_failing(
+        self,
+        batch: Sequence[_Request],
+        prompts: Sequence[Prompt],
+        decoding: Decoding,
+        error: Exception,
+    ) -> NoReturn:
+        """Raise an error for the sample that a batch failed for, or for all where none does alone.
+
+        Args:
+            batch: The samples.
+            prompts: Their prompts.
+            decoding: How to generate.
+            error: What the batch raised.
+        """
+        if len(batch) > 1:
+            for request, prompt in zip(batch, prompts, strict=True):
+                try:
+                    self._generate([prompt], decoding)
+                except Exception as own:
+                    raise _failure(request, own) from own
+        raise _failure("; ".join(map(str, batch)), error) from error
+
+
+class PrunetuneModel(BenchmarkedModel):
+    """What ``python -m lmms_eval --model prunetune --model_args pretrained=...`` makes."""
+
+    def __init__(
+        self,
+        batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+        video_frames: int = VIDEO_FRAMES,
+        device: str | None = None,
+        **settings: Any,
+    ) -> None:
+        """Load the model that the settings name.
+
+        Args:
+            batch_size: Most samples per call of the model.
+            max_batch_size: Not used; lmms-eval passes it on.
+            video_frames: Frames to take of each video file.
+            device: Device to run on; by default this process's GPU, or the CPU without one.
+            settings: The other fields of `search.lmms.loading.ModelSettings`, by name.
+
+        Raises:
+            SettingsError: A setting is unknown or missing or has a wrong value, or lmms-eval's
+                response cache is asked for, whose keys lack the schedule.
+            PrunetuneError: What `search.lmms.loading.load` raises.
+        """
+        names = [field.name for field in fields(ModelSettings)]
+        unknown = [name for name in settings if name not in names]
+        if unknown:
+            known = ", ".join([*names, "video_frames"])
+            raise SettingsError(f"--model_args {unknown[0]}=: unknown; expected some of {known}")
+        if "pretrained" not in settings:
+            raise SettingsError(
+                "--model_args names no model; pass pretrained= a hub name or a folder"
+            )
+        size = str(batch_size)
+        if not size.isdecimal() or int(size) < 1:
+            raise SettingsError(
+                f"--batch_size {batch_size}: expected a number from 1 on; batches that do not fit "
+                "into memory are halved"
+            )
+        # lmms-eval reads digits as numbers, also where they are a name or a hash.
+        texts = {name: None if value is None else str(value) for name, value in settings.items()}
+        accelerator = Accelerator()
+        chosen = ModelSettings(device=device or str(accelerator.device), **texts)  # type: ignore[arg-type]
+        if chosen.schedule and not chosen.schedule_hash and _response_cache_is_on(sys.argv):
+            raise SettingsError(
+                "--use_cache finds answers by the model's arguments, which stay the same when "
+                f"{chosen.schedule} changes; add schedule_hash= the schedule's content hash to "
+                "--model_args, or leave --use_cache out"
+            )
+        loaded = load(chosen)
+        super().__init__(loaded, batch_size=int(size), video_frames=video_frames)
+        self.accelerator = accelerator
+        for note in loaded.notes:
+            logger.warning(note)
+        if loaded.handle is not None:
+            schedule = loaded.handle.schedule
+            logger.info(f"{chosen.schedule} is applied, content hash {schedule.content_hash}")
+
+
+def _response_cache_is_on(arguments: Sequence[str]) -> bool:
+    """Whether lmms-eval's command line asks for its response cache, which models are not told."""
+    return any(argument.partition("=")[0] == "--use_cache" for argument in arguments)
+
+
+def _failure(what: object, error: Exception) -> ModelError:
+    return ModelError(f"{what} could not be answered: {type(error).__name__}: {error}")
