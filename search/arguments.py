@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from pruners.errors import SettingsError
+
 
 def repeat_options(arguments: Sequence[str], options: Collection[str]) -> list[str]:
     """Name an option again before each of its values.
@@ -34,6 +36,36 @@ def repeat_options(arguments: Sequence[str], options: Collection[str]) -> list[s
     if option is not None and values == 0:
         repeated.append(option)
     return repeated
+
+
+def split_list(values: Sequence[str]) -> tuple[str, ...]:
+    """Split values at commas, so that ``gqa,pope`` and ``gqa pope`` mean the same."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def named_folders(values: Sequence[str]) -> dict[str, str]:
+    """Read folders by name.
+
+    Args:
+        values: Texts of the form ``name=folder``.
+
+    Returns:
+        Folders by name.
+
+    Raises:
+        SettingsError: A text has another form, or a name is given twice.
+    """
+    folders: dict[str, str] = {}
+    for value in values:
+        name, separator, folder = value.partition("=")
+        if not (name and separator and folder):
+            raise SettingsError(
+                f"--task-data {value}: expected a task and its folder, for example gqa=rows/gqa"
+            )
+        if name in folders:
+            raise SettingsError(f"--task-data names {name} twice; give each task once")
+        folders[name] = folder
+    return folders
 
 
 def _is_option(argument: str) -> bool:

@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 
 from pruners.errors import PrunetuneError
-from search.arguments import repeat_options
+from search.arguments import named_folders, repeat_options, split_list
 from search.display import Display
 from search.settings import CommandSettings, SearchSettings, checked_settings
+from search.tasks.settings import TaskSettings
 
 DEFAULT_TIMEOUT = 240.0
 """Seconds of search per budget; with confirming and reporting, 5 minutes on two free cores."""
@@ -24,8 +25,10 @@ USER_ERROR = 2
 
 _FILE_COLUMNS = 120
 
-_REPEATED = frozenset({"--budget-tflops", "--budget"})
+_REPEATED = frozenset({"--budget-tflops", "--budget", "--tasks", "--task-data"})
 _DEFAULTS = SearchSettings()
+_TASK_DEFAULTS = TaskSettings()
+_TASKS_PANEL = "Benchmarks of a model"
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -91,6 +94,80 @@ def search(
         bool, typer.Option("--dry-run", help="Explain the run and its time; write nothing.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASKS...",
+            rich_help_panel=_TASKS_PANEL,
+            help="Tasks of lmms-eval that --model is measured on, for example gqa,pope.",
+        ),
+    ] = None,
+    task_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=FOLDER...",
+            rich_help_panel=_TASKS_PANEL,
+            help="Folders of parquet files with a task's rows, instead of the hub's data sets.",
+        ),
+    ] = None,
+    search_samples: Annotated[
+        int,
+        typer.Option(rich_help_panel=_TASKS_PANEL, help="Samples per task that trials see."),
+    ] = _TASK_DEFAULTS.search_samples,
+    confirm_samples: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=_TASKS_PANEL, help="Others per task, to choose among the best trials."
+        ),
+    ] = _TASK_DEFAULTS.confirm_samples,
+    report_samples: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=_TASKS_PANEL, help="Others per task, to report the chosen one on."
+        ),
+    ] = _TASK_DEFAULTS.report_samples,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_TASKS_PANEL,
+            help="Device of the model, as torch names it; by default an accelerator, else the CPU.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_TASKS_PANEL,
+            help="float32, float16, bfloat16, or auto: the weights' own (on the CPU float32).",
+        ),
+    ] = _TASK_DEFAULTS.dtype,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=_TASKS_PANEL, help="Samples per batch; halved when memory runs out."
+        ),
+    ] = _TASK_DEFAULTS.batch_size,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_TASKS_PANEL, help="Most tokens of an answer, where a task allows more."
+        ),
+    ] = None,
+    text_tower: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_TASKS_PANEL,
+            help="Folder or hub name of the CLIP checkpoint that compares images with questions.",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=_TASKS_PANEL, help="Folder that keeps prepared samples and answers."
+        ),
+    ] = None,
+    cache_gigabytes: Annotated[
+        float, typer.Option(rich_help_panel=_TASKS_PANEL, help="Size that this folder may reach.")
+    ] = _TASK_DEFAULTS.cache_gigabytes,
 ) -> None:
     """Search a visual-token pruning schedule that meets a compute budget.
 
@@ -105,6 +182,20 @@ def search(
         stages=stages,
         space=space,
         search={"strategy": strategy, "trials": trials, "timeout": timeout, "seed": seed},
+        tasks={
+            "names": split_list(tasks or ()),
+            "data": named_folders(task_data or ()),
+            "search_samples": search_samples,
+            "confirm_samples": confirm_samples,
+            "report_samples": report_samples,
+            "device": device,
+            "dtype": dtype,
+            "batch_size": batch_size,
+            "max_new_tokens": max_new_tokens,
+            "text_tower": text_tower,
+            "cache": cache,
+            "cache_gigabytes": cache_gigabytes,
+        },
         study=study,
         out=out,
         dry_run=dry_run,

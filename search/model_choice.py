@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruners.errors import ModelError
+from pruners.errors import ModelError, SettingsError
 from pruners.shape import LLAVA_1_5_7B, Shape
 from search.analytic import AnalyticEvaluator
 from search.evaluators import Evaluator
+from search.tasks.evaluator import TaskEvaluator
+from search.tasks.settings import TaskSettings
 from space.shapes import PRESETS, preset, shape_from_pretrained
 
 EMBEDDED = "embedded"
@@ -22,7 +24,10 @@ DEFAULT_GPU_MODEL = "llava-hf/llava-1.5-7b-hf"
 DEFAULT_GPU_MODEL_BYTES = 16 * 1024**3
 """Memory that `DEFAULT_GPU_MODEL` needs: 14 GB of weights in half precision, and a cache."""
 
-HOW_TO_CHOOSE = "choose with --model embedded, a hub name or a folder"
+PAPER_TASKS = "gqa,pope,mmbench_en_dev_static,scienceqa_img,vqav2_val,textvqa_val"
+"""Benchmarks of the papers that need no judge, as an example for messages."""
+
+HOW_TO_CHOOSE = "choose with --model embedded, or a hub name or folder and --tasks"
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class ModelChoice:
     """The model to measure.
 
     Attributes:
-        name: ``"embedded"`` or ``"analytic"``.
+        name: ``"embedded"``, ``"analytic"``, a hub name or a folder.
         chosen_by_user: Whether the user named it.
     """
 
@@ -38,33 +43,46 @@ class ModelChoice:
     chosen_by_user: bool
 
 
-def choose_model(model: str | None) -> ModelChoice:
+def choose_model(model: str | None, tasks: TaskSettings) -> ModelChoice:
     """Choose the model to measure; nothing is loaded.
 
     Args:
         model: What the user named: ``"embedded"``, ``"analytic"`` (a synthetic problem), a hub
             name or a folder; None for no choice.
+        tasks: The benchmarks that the user named.
 
     Returns:
         The choice.
 
     Raises:
-        ModelError: The model has no tasks to measure on, or the folder does not exist.
+        ModelError: The folder does not exist.
+        SettingsError: The model has no tasks to measure on, or brings its own and others are named.
     """
-    if model is None:
+    if model is None and not tasks.names:
         return ModelChoice(EMBEDDED, chosen_by_user=False)
+    if model is None:
+        raise SettingsError(
+            f"--tasks {','.join(tasks.names)} needs a model; pass --model {DEFAULT_GPU_MODEL}, "
+            "another hub name, or a folder"
+        )
     if model in (EMBEDDED, ANALYTIC):
+        if tasks.names:
+            raise SettingsError(
+                f"--model {model} has its own tasks; leave --tasks out, or pass --model with a hub "
+                "name or a folder"
+            )
         return ModelChoice(model, chosen_by_user=True)
     if not _is_hub_name(model) and not Path(model).is_dir():
         raise ModelError(
             f"--model {model}: there is no such folder; pass 'embedded', a hub name such as "
             f"{DEFAULT_GPU_MODEL}, or a folder with a model"
         )
-    raise ModelError(
-        f"--model {model}: this release has no benchmark tasks for it. Pass --model embedded to "
-        f"search on the embedded model, with --target {model} to write and price the schedule "
-        "for yours"
-    )
+    if not tasks.names:
+        raise SettingsError(
+            f"--model {model} needs benchmarks to be measured on; pass --tasks {PAPER_TASKS} or "
+            "some of them"
+        )
+    return ModelChoice(model, chosen_by_user=True)
 
 
 def explain_choice(choice: ModelChoice) -> str:
@@ -81,28 +99,33 @@ def explain_choice(choice: ModelChoice) -> str:
         return f"Model: {choice.name}, as --model says"
     if _cuda_device_holds(DEFAULT_GPU_MODEL_BYTES):
         reason = (
-            f"a CUDA device could hold {DEFAULT_GPU_MODEL}, but this release has no benchmark "
-            "tasks for it"
+            f"no tasks were named; a CUDA device could hold {DEFAULT_GPU_MODEL}, to be measured "
+            f"with --tasks {PAPER_TASKS}"
         )
     else:
         reason = f"no CUDA device here can hold {DEFAULT_GPU_MODEL}"
     return f"Model: {choice.name}, because {reason}; {HOW_TO_CHOOSE}"
 
 
-def make_evaluator(choice: ModelChoice) -> Evaluator:
+def make_evaluator(choice: ModelChoice, tasks: TaskSettings, seed: int) -> Evaluator:
     """Make what measures the chosen model; weights are loaded with the first score.
 
     Args:
         choice: The choice.
+        tasks: The benchmarks that the user named.
+        seed: Seed of their subsets.
 
     Returns:
         The evaluator.
 
     Raises:
         ModelError: The model's files are missing.
+        SettingsError: A task is unknown or needs a judge, or lmms-eval is not installed.
     """
     if choice.name == ANALYTIC:
         return AnalyticEvaluator()
+    if choice.name != EMBEDDED:
+        return TaskEvaluator(choice.name, tasks, seed)
     from search.embedded_evaluator import EmbeddedEvaluator
 
     return EmbeddedEvaluator()
@@ -112,8 +135,8 @@ def target_shape(target: str | None, evaluator: Evaluator) -> Shape:
     """Find the shape that schedules are written and priced for.
 
     Args:
-        target: Preset, folder, hub name, or ``"embedded"`` for the measured model's own shape;
-            None for LLaVA-1.5-7B.
+        target: Preset, folder, hub name, or ``"embedded"`` for the embedded model; None for the
+            measured model itself, or LLaVA-1.5-7B where that is the embedded one.
 
     Returns:
         The shape, with a text tower.
@@ -122,6 +145,8 @@ def target_shape(target: str | None, evaluator: Evaluator) -> Shape:
         ModelError: The folder or hub name has no readable configuration.
         UnsupportedModelError: The model's family has no adapter.
     """
+    if target is None and isinstance(evaluator, TaskEvaluator):
+        return evaluator.shape
     if target is None:
         return preset(DEFAULT_TARGET)
     if target in (EMBEDDED, evaluator.name):

@@ -69,8 +69,8 @@ def make_plan(settings: CommandSettings) -> Plan:
     """
     budgets = tuple(parse_budget(text) for text in settings.budgets)
     _check_distinct(budgets)
-    choice = choose_model(settings.model)
-    evaluator = make_evaluator(choice)
+    choice = choose_model(settings.model, settings.tasks)
+    evaluator = make_evaluator(choice, settings.tasks, settings.search.seed)
     target = target_shape(settings.target, evaluator)
     step = max(1, math.ceil(target.decoder_layers / evaluator.shape.decoder_layers))
     vocabulary = _VOCABULARIES[settings.space]()

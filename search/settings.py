@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pruners.errors import SettingsError
+from search.tasks.settings import TaskSettings
 
 Strategy = Literal["tpe", "random"]
 
@@ -73,6 +74,7 @@ class CommandSettings(BaseModel):
         stages: Decoder stages of a schedule.
         space: ``"mission"`` (boundaries, retentions, similarity weight, contextual share) or
             ``"full"`` (also scorers, selector, merge rule and position handling).
+        tasks: Benchmarks that a model is measured on, unless it is the embedded one.
         search: How each budget is searched.
         study: Name of the study's folder; None derives it from the target, budgets and seed.
         out: Folder that holds the studies.
@@ -87,6 +89,7 @@ class CommandSettings(BaseModel):
     target: str | None = None
     stages: int = Field(default=3, ge=0, le=4)
     space: SpaceSize = "mission"
+    tasks: TaskSettings = TaskSettings()
     search: SearchSettings = SearchSettings()
     study: str | None = None
     out: Path = Path("runs")
@@ -104,14 +107,14 @@ class CommandSettings(BaseModel):
         return name
 
 
-_OPTIONS = {"budgets": "--budget-tflops", "dry_run": "--dry-run"}
+_OPTIONS = {"budgets": "--budget-tflops", "names": "--tasks", "data": "--task-data"}
 
 
 def checked_settings(**values: Any) -> CommandSettings:
     """Check what the command line says.
 
     Args:
-        **values: Fields of `CommandSettings`; `search` as a dictionary.
+        **values: Fields of `CommandSettings`; `search` and `tasks` as dictionaries.
 
     Returns:
         The settings.
@@ -136,6 +139,6 @@ def checked_settings(**values: Any) -> CommandSettings:
 
 
 def _option(location: tuple[int | str, ...]) -> str:
-    names = [str(part) for part in location if part != "search"]
+    names = [str(part) for part in location if part not in ("search", "tasks")]
     field = names[0] if names else "settings"
     return _OPTIONS.get(field, f"--{field.replace('_', '-')}")

@@ -129,6 +129,4 @@ def generate(model: Any, inputs: Any, tokenizer: Any, decoding: Decoding) -> lis
     new = generated[:, inputs["input_ids"].shape[1] :]
     texts: Sequence[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
     counts = (new != tokenizer.pad_token_id).sum(dim=1).tolist()
-    return [
-        Answer(decoding.cut(text), count) for text, count in zip(texts, counts, strict=True)
-    ]
+    return [Answer(decoding.cut(text), count) for text, count in zip(texts, counts, strict=True)]

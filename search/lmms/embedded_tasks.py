@@ -191,8 +191,10 @@ def main() -> None:
         written = write_tasks(Path(sys.argv[1]))
     except (PrunetuneError, ModuleNotFoundError) as error:
         sys.exit(f"error: {error}")
-    print(f"{len(written)} files; python -m lmms_eval --include_path {sys.argv[1]} "
-          f"--tasks {group_name('report')} ...")
+    print(
+        f"{len(written)} files; python -m lmms_eval --include_path {sys.argv[1]} "
+        f"--tasks {group_name('report')} ..."
+    )
 
 
 if __name__ == "__main__":

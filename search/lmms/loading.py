@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +12,6 @@ from pruners import PrunedModel, Schedule, Shape, apply_schedule, load_schedule
 from pruners.adapters import FAMILIES
 from pruners.errors import (
     ModelError,
-    PrunetuneError,
     ScheduleMismatchError,
     SettingsError,
     UnsupportedModelError,
@@ -92,9 +89,7 @@ def load(settings: ModelSettings) -> LoadedModel:
         SettingsError: A setting has a wrong value.
     """
     if settings.dtype not in _DTYPES:
-        raise SettingsError(
-            f"dtype={settings.dtype}: expected one of {', '.join(_DTYPES)}"
-        )
+        raise SettingsError(f"dtype={settings.dtype}: expected one of {', '.join(_DTYPES)}")
     given = None if settings.schedule is None else _read_schedule(settings)
     name = settings.pretrained
     config = _from_pretrained(AutoConfig, settings, "configuration")
@@ -181,13 +176,9 @@ def _layers(schedule: Schedule) -> str:
     return ", ".join(str(stage.layer) for stage in schedule.stages)
 
 
-def _apply(
-    model: Any, schedule: Schedule, processor: Any, settings: ModelSettings
-) -> PrunedModel:
+def _apply(model: Any, schedule: Schedule, processor: Any, settings: ModelSettings) -> PrunedModel:
     try:
-        return apply_schedule(
-            model, schedule, processor=processor, text_tower=settings.text_tower
-        )
+        return apply_schedule(model, schedule, processor=processor, text_tower=settings.text_tower)
     except ScheduleMismatchError as error:
         raise ScheduleMismatchError(
             f"{settings.schedule} does not fit pretrained={settings.pretrained}: {error}"

@@ -12,6 +12,4 @@ def manifest() -> ModelManifest:
         The manifest of ``--model prunetune``.
     """
     # Not an attribute of the class: torch and transformers would be loaded with lmms-eval's list.
-    return ModelManifest(
-        model_id="prunetune", chat_class_path="search.lmms.model.PrunetuneModel"
-    )
+    return ModelManifest(model_id="prunetune", chat_class_path="search.lmms.model.PrunetuneModel")

@@ -165,9 +165,7 @@ class BenchmarkedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
     def _prompt(self, request: _Request) -> Prompt:
         try:
             row = self.task_dict[request.task][request.split][request.document]
-            return read_messages(
-                request.messages(row), self.loaded.processor, self._video_frames
-            )
+            return read_messages(request.messages(row), self.loaded.processor, self._video_frames)
         except Exception as error:
             raise _failure(request, error) from error
 

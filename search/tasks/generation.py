@@ -125,9 +125,7 @@ class Generator:
         if encoded is not None:
             inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")} | encoded
         length = inputs["input_ids"].shape[1]
-        options: dict[str, Any] = {}
-        if stopping.strings:
-            options = {"stop_strings": list(stopping.strings), "tokenizer": tokenizer}
+        criteria = [_StopsAtText(tokenizer, length, stopping.strings)] if stopping.strings else []
         output = live.model.generate(
             **{name: _moved(value, live) for name, value in inputs.items()},
             do_sample=False,
@@ -137,10 +135,28 @@ class Generator:
             num_beams=stopping.beams,
             max_new_tokens=stopping.max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
-            **options,
+            stopping_criteria=criteria,
         )
         texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
         return [stopping.cut(text) for text in texts]
+
+
+class _StopsAtText:
+    """Ends answers at texts, as one of `generate`'s stopping criteria.
+
+    The criterion of transformers itself matches the vocabulary's pieces instead, which not every
+    tokenizer allows.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: int, texts: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._texts = texts
+
+    def __call__(self, ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
+        answers = self._tokenizer.batch_decode(ids[:, self._prompt :], skip_special_tokens=True)
+        ended = [any(text in answer for text in self._texts) for answer in answers]
+        return torch.tensor(ended, device=ids.device)
 
 
 def _alike(questions: Sequence[Prepared]) -> list[list[int]]:
