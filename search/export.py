@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,11 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruners.errors import ScheduleError
+from pruners.atomic import atomic_path
+from pruners.errors import ScheduleError, StudyError
 from pruners.files import load_schedule
 from pruners.schedule import Evidence, Provenance, Schedule, SplitEvidence
 from pruners.shape import Shape
-from search.evaluators import Evaluator
+from search.evaluators import SPLITS, Evaluator
 from space.budgets import Budget
 from studies.pareto import pareto_points, write_pareto
 from studies.records import trial_records, write_trials
@@ -121,6 +123,29 @@ def is_confirmed(path: Path) -> bool:
 def now() -> str:
     """Tell the time as provenance does: ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_samples(evaluator: Evaluator, folder: Path) -> None:
+    """Write which samples a study's splits hold, to ``samples.json``.
+
+    Args:
+        evaluator: What measures.
+        folder: The study's folder.
+
+    Raises:
+        StudyError: The file cannot be written.
+    """
+    splits: dict[str, dict[str, list[str]]] = {}
+    for split in SPLITS:
+        tasks = splits.setdefault(split, {})
+        for sample in evaluator.samples(split):
+            tasks.setdefault(sample.task, []).append(sample.identifier)
+    path = folder / "samples.json"
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(splits, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written ({error}); free or unlock the folder") from error
 
 
 def write_study(

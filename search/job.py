@@ -20,6 +20,7 @@ from search.export import (
     now,
     schedule_file,
     with_evidence,
+    write_samples,
     write_study,
 )
 from search.interruption import Interruption, SearchInterruptedError
@@ -95,6 +96,7 @@ class Job:
             self._display.say(line)
         if self._folder.continued:
             self._display.say(f"Continuing the study in {self._folder.path}")
+        write_samples(self._plan.evaluator, self._folder.path)
         try:
             for space in self._plan.spaces:
                 self._run_budget(space)

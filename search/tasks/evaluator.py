@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.errors import DataError
+from pruners.errors import DataError, SettingsError
 from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B, Shape
 from search.evaluators import SPLITS, SampleKey
@@ -59,6 +59,12 @@ class TaskEvaluator:
         self._settings = settings
         self._seed = seed
         self._known = known_tasks(settings.names)
+        for name in settings.data:
+            if name not in settings.names:
+                raise SettingsError(
+                    f"--task-data {name}: this task is not among --tasks "
+                    f"{','.join(settings.names)}; add it there, or leave its folder out"
+                )
         require_extra()
 
     @property

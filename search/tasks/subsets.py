@@ -33,7 +33,7 @@ def disjoint_subsets(
             each subset gets its share of them.
         seed: Seed of the draw.
         balanced: Whether strata have equal shares instead: those with more samples than the
-            smallest are cut to its size first.
+            smallest are cut to its size first, and subsets to a multiple of their number.
 
     Returns:
         Indices of each subset's samples, rising.
@@ -49,6 +49,9 @@ def disjoint_subsets(
             f"{len(left)} samples cannot be divided into {len(sizes)} subsets; give more samples"
         )
     wanted = _that_fit(sizes, len(left))
+    if balanced:
+        distinct = len(set(strata))
+        wanted = {name: size - size % distinct or size for name, size in wanted.items()}
     subsets = {}
     for number, (name, size) in enumerate(wanted.items()):
         drawn = _draw(left, [strata[index] for index in left], size, seed + number)

@@ -10,7 +10,9 @@ import datasets
 import numpy as np
 from PIL import Image
 
-ROWS = 24
+ROWS = 60
+ANSWERS = ("yes", "no", "A", "B")
+"""All that the tiny model says, see `tiny_model.py`."""
 
 
 def image(number: int, size: tuple[int, int] = (28, 24)) -> Image.Image:
@@ -22,8 +24,8 @@ def gqa(number: int) -> dict[str, Any]:
     return {
         "id": f"2{number:05}",
         "imageId": f"n{number}",
-        "question": f"w{number % 30} w1 w2",
-        "answer": f"w{number % 3}",
+        "question": f"w{number % 25} w1 w2",
+        "answer": ANSWERS[number % 4],
         "types": {"structural": "query" if number % 2 else "verify", "semantic": "attr"},
         "image": image(number),
     }
@@ -33,7 +35,7 @@ def pope(number: int) -> dict[str, Any]:
     return {
         "id": str(number),
         "question_id": str(number // 3),
-        "question": f"w3 w{number % 30}",
+        "question": f"w3 w{number % 25}",
         "answer": "yes" if number % 2 else "no",
         "image_source": f"COCO_{number}",
         "image": image(number),
@@ -42,13 +44,14 @@ def pope(number: int) -> dict[str, Any]:
 
 
 def mmbench(number: int) -> dict[str, Any]:
-    # Two rotations of each question.
-    question, rotation = divmod(number, 2)
+    # Every fourth question comes in two rotations of its choices.
+    rotation = int(number % 5 == 4)
+    question = number - rotation
     return {
         "index": question + 1_000_000 * rotation,
         "question": f"w4 w{question}",
         "hint": "nan" if question % 2 else "w9",
-        "answer": "AB"[(question + rotation) % 2],
+        "answer": "AB"[(question // 2 + rotation) % 2],
         "A": "w5",
         "B": "w6",
         "C": "nan",
@@ -64,9 +67,9 @@ def mmbench(number: int) -> dict[str, Any]:
 def scienceqa(number: int) -> dict[str, Any]:
     return {
         "image": image(number),
-        "question": f"w7 w{number % 30}",
-        "choices": ["w1", "w2", "w3"],
-        "answer": number % 3,
+        "question": f"w7 w{number % 25}",
+        "choices": ["w1", "w2"],
+        "answer": number % 2,
         "hint": "w8" if number % 2 else "",
         "subject": "natural science" if number % 2 else "social science",
     }
@@ -77,13 +80,13 @@ def vqav2(number: int) -> dict[str, Any]:
         "question_type": "what",
         "multiple_choice_answer": "w1",
         "answers": [
-            {"answer": f"w{(number + each // 4) % 5}", "answer_confidence": "yes", "answer_id": each}
+            {"answer": ANSWERS[(number + each // 4) % 4], "answer_id": each}
             for each in range(10)
         ],
         "image_id": number,
         "answer_type": "yes/no" if number % 2 else "other",
         "question_id": 1000 + number,
-        "question": f"w10 w{number % 30}",
+        "question": f"w10 w{number % 25}",
         "answer": "w1",
         "image": image(number),
     }
@@ -93,9 +96,9 @@ def textvqa(number: int) -> dict[str, Any]:
     return {
         "image_id": f"i{number}",
         "question_id": 5000 + number,
-        "question": f"w11 w{number % 30}",
+        "question": f"w11 w{number % 25}",
         "answer": "w1",
-        "answers": [f"w{(number + each // 4) % 5}" for each in range(10)],
+        "answers": [ANSWERS[(number + each // 4) % 4] for each in range(10)],
         "ocr_tokens": ["w1"],
         "image": image(number),
     }
@@ -105,7 +108,7 @@ def mme(number: int) -> dict[str, Any]:
     pair = number // 2
     return {
         "question_id": f"{pair}.png",
-        "question": f"w12 w{pair % 30} Please answer yes or no.",
+        "question": f"w12 w{pair % 25} Please answer yes or no.",
         "answer": "Yes" if number % 2 else "No",
         "category": ("existence", "count", "code_reasoning")[pair % 3],
         "image": image(pair),
@@ -115,12 +118,12 @@ def mme(number: int) -> dict[str, Any]:
 def seedbench(number: int) -> dict[str, Any]:
     return {
         "question_id": f"s{number}",
-        "question": f"w13 w{number % 30}",
+        "question": f"w13 w{number % 25}",
         "choice_a": "w1",
         "choice_b": "w2",
         "choice_c": "w3",
         "choice_d": "w4",
-        "answer": "ABCD"[number % 4],
+        "answer": "AB"[number // 2 % 2],
         "data_type": "video" if number % 4 == 0 else "image",
         "question_type_id": number % 2,
         "image": [image(number)],

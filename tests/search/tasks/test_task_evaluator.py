@@ -1,0 +1,240 @@
+"""Scores against those that lmms-eval itself gives the same answers, and what trials share."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lmms_eval import evaluator as lmms_evaluator
+from lmms_eval.api.model import lmms
+from lmms_eval.tasks import TaskManager
+
+from pruners.errors import DataError
+from pruners.published import dense, published
+from search.evaluators import SPLITS
+from search.tasks.answering import Answering
+from search.tasks.catalogue import TASKS
+from search.tasks.evaluator import TaskEvaluator
+from search.tasks.settings import TaskSettings
+
+OFFICIAL = {
+    "gqa": "exact_match",
+    "pope": "pope_f1_score",
+    "mmbench_en_dev_static": "gpt_eval_score",
+    "scienceqa_img": "exact_match",
+    "vqav2_val": "exact_match",
+    "textvqa_val": "exact_match",
+    "vizwiz_vqa_val": "exact_match",
+    "seedbench": "seed_image",
+}
+"""lmms-eval's metric of each task; MME has two, and MMBench-CN needs a judge there."""
+
+Make = Callable[..., TaskEvaluator]
+
+
+@pytest.fixture
+def make(checkpoint: Path, rows: dict[str, Path], tmp_path: Path) -> Make:
+    def make(*names: str, **settings: Any) -> TaskEvaluator:
+        chosen = {
+            "search_samples": 24,
+            "confirm_samples": 10,
+            "report_samples": 10,
+            "max_new_tokens": 2,
+            "cache": tmp_path / "cache",
+            "text_tower": str(checkpoint / "clip"),
+            **settings,
+        }
+        data = {name: rows[name] for name in names}
+        return TaskEvaluator(
+            str(checkpoint / "model"), TaskSettings(names=names, data=data, **chosen)
+        )
+
+    return make
+
+
+class Repeater(lmms):  # type: ignore[misc]
+    """Gives lmms-eval the answers that are put into it, by the row's number."""
+
+    def __init__(self, answers: dict[int, str]) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        return [self._answers[request.args[3]] for request in requests]
+
+    def loglikelihood(self, requests: list[Any]) -> Any:
+        raise NotImplementedError
+
+    def generate_until_multi_round(self, requests: list[Any]) -> Any:
+        raise NotImplementedError
+
+    def clean(self) -> None:
+        pass
+
+
+def official(task: Any, answers: dict[int, str]) -> dict[str, Any]:
+    """Run lmms-eval's own evaluation of a task on given answers."""
+    results = lmms_evaluator.simple_evaluate(
+        model=Repeater(answers),
+        tasks=[task],
+        # Its own one would index hundreds of benchmarks.
+        task_manager=TaskManager("ERROR", include_defaults=False),
+        batch_size=1,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    assert results is not None
+    return dict(results)
+
+
+@pytest.mark.parametrize("name", [*OFFICIAL, "mme"])
+def test_scores_and_metrics_are_those_of_lmms_eval(
+    name: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some tasks write files into the working folder
+    evaluator = make(name, search_samples=60, confirm_samples=1, report_samples=1)
+    (loaded,) = evaluator._tasks
+    schedule = dense(evaluator.shape)
+    chosen = evaluator._chosen_in("search")
+    order = [row for each in chosen for row in each.sample.rows]
+    asked = [(loaded, row, f"{name}/{row}") for row in order]
+    answers = evaluator._answering.answers(schedule, asked)
+    assert len(set(answers)) > 1
+    scores = evaluator.score(schedule, "search", range(len(chosen)))
+    metrics = evaluator.paper_metrics(schedule, "search")
+
+    split = loaded.task.config.test_split or loaded.task.config.validation_split
+    for held in (loaded.task.dataset, loaded.task.dataset_no_image):
+        held[split] = held[split].select(order)
+    theirs = official(loaded.task, dict(enumerate(answers)))
+    figures = {key.partition(",")[0]: value for key, value in theirs["results"][name].items()}
+    if name == "mme":
+        total = figures["mme_perception_score"] + figures["mme_cognition_score"]
+        assert metrics[name] == pytest.approx(total)
+        # Categories have equal shares, so that the mean of samples is the sum, up to a factor.
+        assert 200 * 3 * scores.mean() == pytest.approx(total)
+        return
+    scale = 1 if name.startswith("mmbench") else 100
+    assert metrics[name] == pytest.approx(scale * figures[OFFICIAL[name]])
+    if name.startswith("mmbench"):
+        assert 100 * scores.mean() == pytest.approx(figures[OFFICIAL[name]])
+        return
+    samples = sorted(theirs["samples"][name], key=lambda sample: sample["doc_id"])
+    for score, sample in zip(scores, samples, strict=True):
+        value = sample["pope_accuracy" if name == "pope" else OFFICIAL[name]]
+        if name == "seedbench":
+            value = float(value["pred"].lower() == value["answer"].lower())
+        assert score == pytest.approx(value["score"] if isinstance(value, dict) else value)
+
+
+def test_splits_are_disjoint_stratified_and_the_same_in_every_run(make: Make) -> None:
+    evaluator, again = make("pope", "gqa"), make("pope", "gqa")
+    keys = {split: evaluator.samples(split) for split in SPLITS}
+    assert keys == {split: again.samples(split) for split in SPLITS}
+    names = [key.identifier for split in SPLITS for key in keys[split]]
+    assert len(names) == len(set(names)) == 2 * 44
+    strata = Counter(
+        each.sample.stratum
+        for each in evaluator._chosen_in("search")
+        if each.task.known.name == "pope"
+    )
+    assert set(strata.values()) == {4}  # six strata of equal size
+
+
+def test_other_rows_of_the_same_number_make_another_split(
+    make: Make, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    import datasets
+
+    from tests.search.tasks.rows import gqa, image
+
+    changed = [gqa(number) for number in range(60)]
+    for row in changed:
+        row["image"] = image(999)
+    datasets.Dataset.from_list(changed).to_parquet(tmp_path / "rows.parquet")
+    one, other = make("gqa"), make("gqa")
+    other._settings.data["gqa"] = tmp_path
+    assert one.samples("search") == other.samples("search")
+    assert one.split_fingerprint("search") != other.split_fingerprint("search")
+
+
+def test_scores_do_not_depend_on_the_batch_or_on_what_was_asked_before(make: Make) -> None:
+    evaluator = make("gqa", "vqav2_val", "textvqa_val")
+    schedule = published("visiondrop", 8, evaluator.shape)
+    together = evaluator.score(schedule, "search", range(72))
+    fresh = make("gqa", "vqav2_val", "textvqa_val", batch_size=1, cache=None)
+    object.__setattr__(fresh._settings, "cache", evaluator._settings.cache / "other")
+    assert fresh.score(schedule, "search", [70, 3, 40]).tolist() == together[[70, 3, 40]].tolist()
+
+
+def test_known_answers_need_no_model(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = make("gqa")
+    schedule = dense(evaluator.shape)
+    scores = evaluator.score(schedule, "search", range(10))
+    again = make("gqa")
+    answering = again._answering
+    assert isinstance(answering, Answering)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the model was called")
+
+    monkeypatch.setattr(answering._live.model, "generate", fail)
+    assert again.score(schedule, "search", range(10)).tolist() == scores.tolist()
+
+
+def test_a_failing_sample_fails_the_trial_by_name(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = make("gqa")
+    model = evaluator._answering._live.model
+    stock = model.generate
+    victim = evaluator.samples("search")[5].identifier
+    marked = evaluator._answering._prepared(
+        [
+            (each.task, each.sample.rows[0], f"{each.identifier}:0")
+            for each in evaluator._chosen_in("search")
+        ]
+    )[5].inputs["pixel_values"]
+
+    def generate(**inputs: Any) -> Any:
+        if any((image == marked[0]).all() for image in inputs["pixel_values"]):
+            raise ValueError("broken on purpose")
+        return stock(**inputs)
+
+    monkeypatch.setattr(model, "generate", generate)
+    with pytest.raises(DataError, match=f"{victim}:0 .*broken on purpose"):
+        evaluator.score(dense(evaluator.shape), "search", range(24))
+
+
+def test_an_unscorable_row_fails_by_name_at_once(
+    make: Make, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    import datasets
+
+    from tests.search.tasks.rows import pope
+
+    broken = [{**pope(number), "answer": "maybe"} for number in range(12)]
+    datasets.Dataset.from_list(broken).to_parquet(tmp_path / "rows.parquet")
+    evaluator = make("pope")
+    evaluator._settings.data["pope"] = tmp_path
+    with pytest.raises(DataError, match=r"pope/\w+/\d+ cannot be scored"):
+        evaluator.score(dense(evaluator.shape), "search", [0])
+
+
+def test_every_known_task_is_tested_or_has_the_definition_of_one() -> None:
+    tested = {*OFFICIAL, "mme"}
+    assert set(TASKS) - tested == {"gqa_lite", "mmbench_cn_dev"}
+
+
+def test_balanced_pairs_of_mme_are_whole(make: Make) -> None:
+    evaluator = make("mme")
+    for split in SPLITS:
+        chosen = evaluator._chosen_in(split)
+        assert all(len(each.sample.rows) == 2 for each in chosen)
+        scores = evaluator.score(dense(evaluator.shape), split, range(len(chosen)))
+        assert set(scores) <= {0.0, 0.25, 1.0}
+        assert not math.isnan(scores.mean())

@@ -1,0 +1,75 @@
+"""A whole search on local rows of the papers' benchmarks, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pruners import load_schedule
+from search.command_line import run
+
+NAMES = "gqa,pope,mmbench_en_dev_static,scienceqa_img,vqav2_val,textvqa_val"
+
+
+@pytest.fixture
+def command(checkpoint: Path, rows: dict[str, Path], tmp_path: Path) -> list[str]:
+    data = [f"{name}={rows[name]}" for name in NAMES.split(",")]
+    return [
+        *("--model", str(checkpoint / "model"), "--text-tower", str(checkpoint / "clip")),
+        *("--tasks", NAMES, "--task-data", *data),
+        *("--search-samples", "24", "--confirm-samples", "12", "--report-samples", "16"),
+        *("--budget", "85%", "--trials", "2", "--max-new-tokens", "1"),
+        *("--cache", str(tmp_path / "cache"), "--out", str(tmp_path), "--study", "study"),
+    ]
+
+
+def test_a_search_on_six_benchmarks_gives_a_schedule_with_evidence(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command) == 0
+    schedule = load_schedule(tmp_path / "study" / "schedule.json")
+    assert schedule.evidence is not None
+    report = schedule.evidence.splits["report"]
+    assert set(report.tasks) == set(NAMES.split(","))
+    saved = json.loads((tmp_path / "study" / "samples.json").read_text())
+    drawn = [name for split in saved.values() for names in split.values() for name in names]
+    assert len(drawn) == len(set(drawn)) == sum(len(n) for s in saved.values() for n in s.values())
+    assert set(saved["search"]) == set(NAMES.split(","))
+    capsys.readouterr()
+    # The same command continues the study, and other samples would be another one.
+    assert run(command) == 0
+    assert "Continuing" in capsys.readouterr().out
+    assert run([*command, "--report-samples", "12"]) == 2
+    assert "report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--tasks", "gqb"], "did you mean gqa"),
+        (["--tasks", "mmbench_en_dev"], "use mmbench_en_dev_static"),
+        (["--tasks", "msvd_qa"], "rated by a language model"),
+        (["--tasks", "gqa", "--task-data", "gqa"], "gqa=rows/gqa"),
+        (["--tasks", "gqa", "--task-data", "pope=rows"], "is not among --tasks"),
+        (["--tasks", "gqa", "--task-data", "gqa=missing"], "no parquet file"),
+        (["--tasks", "gqa", "gqa"], "given twice"),
+        (["--tasks", ""], "needs benchmarks"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(
+    arguments: list[str],
+    expected: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("search.tasks.evaluator.load_live_model", fail)
+    model = ["--model", str(checkpoint / "model"), "--text-tower", str(checkpoint / "clip")]
+    assert run([*model, "--budget", "85%", "--out", str(tmp_path), *arguments]) == 2
+    assert expected in capsys.readouterr().err
