@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from pruners.errors import SettingsError
 
@@ -82,11 +84,12 @@ class Decoding:
             num_beams=int(settings.get("num_beams") or 1),
         )
 
-    def arguments(self, tokenizer: Any) -> dict[str, Any]:
+    def arguments(self, tokenizer: Any, prompt_length: int) -> dict[str, Any]:
         """Return the arguments of ``generate``.
 
         Args:
-            tokenizer: The model's tokenizer, which finds the texts that stop.
+            tokenizer: The model's tokenizer.
+            prompt_length: Tokens of each prompt, padding included.
 
         Returns:
             The arguments; they replace what the model's own generation settings say of sampling.
@@ -100,8 +103,9 @@ class Decoding:
             "top_k": self.top_k,
             "pad_token_id": tokenizer.pad_token_id,
         }
-        if self.stop and self.max_new_tokens > 1:
-            arguments |= {"stop_strings": list(self.stop), "tokenizer": tokenizer}
+        if self.stop:
+            stopping = StopTexts(self.stop, tokenizer, prompt_length)
+            arguments["stopping_criteria"] = StoppingCriteriaList([stopping])
         return arguments
 
     def cut(self, text: str) -> str:
@@ -109,6 +113,34 @@ class Decoding:
         for stop in self.stop:
             text = text.partition(stop)[0]
         return text
+
+
+class StopTexts(StoppingCriteria):  # type: ignore[misc]  # transformers' types are not read
+    """Ends each answer at the first of some texts, wherever tokens part it.
+
+    transformers' own `stop_strings` looks at pieces of the vocabulary instead, and raises an error
+    with tokenizers of whole words.
+    """
+
+    def __init__(self, texts: Sequence[str], tokenizer: Any, prompt_length: int) -> None:
+        """Take what ends an answer.
+
+        Args:
+            texts: The texts.
+            tokenizer: The model's tokenizer.
+            prompt_length: Tokens of each prompt, padding included.
+        """
+        self._texts = tuple(texts)
+        self._tokenizer = tokenizer
+        self._prompt_length = prompt_length
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Say which answers have ended, (batch,)."""
+        answers = self._tokenizer.batch_decode(
+            input_ids[:, self._prompt_length :], skip_special_tokens=True
+        )
+        ended = [any(text in answer for text in self._texts) for answer in answers]
+        return torch.tensor(ended, device=input_ids.device)
 
 
 @torch.inference_mode()
@@ -125,8 +157,9 @@ def generate(model: Any, inputs: Any, tokenizer: Any, decoding: Decoding) -> lis
         One answer per sample.
     """
     inputs = inputs.to(model.device, model.dtype)  # Only floating-point values change their type.
-    generated = model.generate(**inputs, **decoding.arguments(tokenizer))
-    new = generated[:, inputs["input_ids"].shape[1] :]
+    length = inputs["input_ids"].shape[1]
+    generated = model.generate(**inputs, **decoding.arguments(tokenizer, length))
+    new = generated[:, length:]
     texts: Sequence[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
     counts = (new != tokenizer.pad_token_id).sum(dim=1).tolist()
     return [Answer(decoding.cut(text), count) for text, count in zip(texts, counts, strict=True)]

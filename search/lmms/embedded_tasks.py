@@ -23,6 +23,9 @@ TASK_VERSION = 1
 """Raised whenever the questions or their scores change."""
 
 
+_MODULE = "search.lmms.embedded_tasks"
+
+
 def task_name(task: str, split: str) -> str:
     """Return what lmms-eval calls one task on one split, for example ``prunetune_reading_report``.
 
@@ -137,11 +140,11 @@ dataset_kwargs:
     test: {name}.parquet
 test_split: test
 output_type: generate_until
-doc_to_messages: !function {__spec__.name}.messages
-doc_to_visual: !function {__spec__.name}.images
+doc_to_messages: !function {_MODULE}.messages
+doc_to_visual: !function {_MODULE}.images
 doc_to_text: question
 doc_to_target: answer
-process_results: !function {__spec__.name}.scores
+process_results: !function {_MODULE}.scores
 generation_kwargs:
   until: []
   max_new_tokens: {ANSWER_TOKENS}
