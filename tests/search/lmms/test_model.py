@@ -27,6 +27,7 @@ from tests.pruners.families import FAMILIES, TinyModel
 from tests.pruners.families.tiny import Sample
 
 from .asking import GREEDY, ask, chat_messages
+from .avi import write_avi
 
 PRUNED = Schedule(
     stages=(
@@ -101,16 +102,16 @@ def test_videos_given_as_frames(
 def test_frames_of_a_video_file_are_evenly_spaced(tiny: TinyModel, tmp_path: Path) -> None:
     pytest.importorskip("decord")
     levels = range(0, 180, 20)
-    first, *others = (Image.new("L", (16, 12), level) for level in levels)
-    file = tmp_path / "video.gif"
-    first.save(file, save_all=True, append_images=others, duration=100)
+    file = tmp_path / "video.avi"
+    write_avi([Image.new("RGB", (32, 16), (level,) * 3) for level in levels], file, 5)
     messages = chat_messages({"question": "w1", "videos": [str(file)]})
     prompt = read_messages(messages, tiny.processor, video_frames=3)
     (frames,) = prompt.videos
-    assert frames.shape == (3, 12, 16, 3)
+    assert frames.shape == (3, 16, 32, 3)
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [0, 80, 160], atol=8)
     (metadata,) = prompt.video_metadata
     assert (metadata.total_num_frames, list(metadata.frames_indices)) == (9, [0, 4, 8])
+    assert metadata.fps == 5
     (short,) = read_messages(messages, tiny.processor, video_frames=64).videos
     assert len(short) == 9
 
