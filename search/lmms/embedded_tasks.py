@@ -64,8 +64,6 @@ def write_tasks(
     Raises:
         DataError: A split is unknown, or the folder cannot be written.
     """
-    import yaml
-
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,14 +74,7 @@ def write_tasks(
                 written.append(folder / f"{name}.yaml")
                 written[-1].write_text(_task_file(name), encoding="utf-8")
             written.append(folder / f"{group_name(split)}.yaml")
-            group = {
-                "group": group_name(split),
-                "task": [task_name(task, split) for task in TASKS],
-                "aggregate_metric_list": [
-                    {"metric": METRIC, "aggregation": "mean", "weight_by_size": False}
-                ],
-            }
-            written[-1].write_text(yaml.safe_dump(group, sort_keys=False), encoding="utf-8")
+            written[-1].write_text(_group_file(split), encoding="utf-8")
     except OSError as error:
         raise DataError(
             f"the tasks cannot be written to {folder}: {error.strerror or error}; name a folder "
@@ -156,6 +147,20 @@ metric_list:
 score_key: {METRIC}
 metadata:
   version: {TASK_VERSION}
+"""
+
+
+def _group_file(split: str) -> str:
+    """Write the YAML of all tasks on one split; their mean counts each task alike."""
+    tasks = "\n".join(f"- {task_name(task, split)}" for task in TASKS)
+    return f"""\
+group: {group_name(split)}
+task:
+{tasks}
+aggregate_metric_list:
+- metric: {METRIC}
+  aggregation: mean
+  weight_by_size: false
 """
 
 

@@ -108,7 +108,8 @@ def _load_video(video: Any, frames: int) -> tuple[Any, Any]:
 
     def spaced(metadata: Any, **_: Any) -> list[int]:
         total = metadata.total_num_frames
-        taken = min(frames, total)
-        return [round(place * (total - 1) / max(taken - 1, 1)) for place in range(taken)]
+        count = min(frames, total)
+        return [round(place * (total - 1) / max(count - 1, 1)) for place in range(count)]
 
-    return load_video(video, backend="decord", sample_indices_fn=spaced)
+    taken, metadata = load_video(video, backend="decord", sample_indices_fn=spaced)
+    return taken, metadata
