@@ -70,6 +70,11 @@ class MediaRecorder:
         """Find the record of some features; None where they were made without these wrappers."""
         return getattr(features, _ATTRIBUTE, None)
 
+    @staticmethod
+    def attach(features: Any, media: EncodedMedia) -> None:
+        """Attach a record to features, where `recorded` finds it."""
+        object.__setattr__(features, _ATTRIBUTE, media)
+
 
 class _Encoding:
     """A wrapped method; an object, so that a copy of the model has one that is its own."""
@@ -106,6 +111,6 @@ class _Encoding:
             VisionRecorder.recorded(features),
             TowerPruning.recorded(features),
         )
-        object.__setattr__(features, _ATTRIBUTE, record)
+        MediaRecorder.attach(features, record)
         self._encoded(self._kind, record)
         return features

@@ -11,9 +11,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pruners.adapters import ModelAdapter, adapter_for
-from pruners.encoded_media import EncodedMedia
+from pruners.encoded_media import EncodedMedia, MediaRecorder
 from pruners.errors import InputError, ModelError, ScheduleMismatchError
 from pruners.hooks import PruningHooks
 from pruners.media import whole_images
@@ -138,8 +139,7 @@ class PrunedModel:
                 lacks what the schedule reads, or the schedule has been removed.
         """
         adapter = self._adapter
-        if getattr(adapter.model, _HANDLE, None) is not self:
-            raise InputError("the schedule has been removed from the model; apply it again")
+        self._check_applied()
         input_ids = input_ids.to(adapter.device)
         if attention_mask is not None:
             attention_mask = attention_mask.to(adapter.device)
@@ -150,28 +150,16 @@ class PrunedModel:
                     f"{len(given)} {name} were given for {input_ids.shape[0]} prompts; pass one "
                     "per prompt"
                 )
-        vision.check(self._parts)
+        encoded = self._encoded_media(vision)
         if questions is None:
             questions = self._questions_of(prompt)
         prefill = Prefill(adapter, self._plan, prompt, questions=questions)
-        tower = adapter.towers["image"]
-        assert adapter.projector is not None
-        assert isinstance(tower, BatchedTower)
-        side = math.isqrt(tower.patches)
-        left = None
-        if self._plan.in_tower:
-            assert vision.pixels is not None
-            left = TowerPruning.recorded(tower.module(vision.pixels))
-        prefill.encoded["image"] = EncodedMedia(
-            whole_images(len(vision), (side, side)), TowerOutputs((vision,)), left
-        )
+        prefill.encoded["image"] = encoded
         with self._hooks.running(prefill):
             embeds = adapter.embed(input_ids)
             if not prefill.skips_projector:
-                assert vision.features is not None
-                patches = vision.features[:, 1:] if tower.class_token else vision.features
                 placeholders = (input_ids == adapter.placeholder_ids()["image"]).unsqueeze(-1)
-                features = adapter.projector(patches).to(embeds.dtype)
+                features = self._projected(vision).to(embeds.dtype)
                 embeds = embeds.masked_scatter(placeholders, features)
             output = adapter.decoder(
                 inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False
@@ -186,6 +174,61 @@ class PrunedModel:
             last = hidden[torch.arange(len(ends), device=ends.device), ends]
         logits: Tensor = adapter.head(last)
         return logits
+
+    @torch.no_grad()
+    def encoded_images(self, vision: VisionOutputs) -> dict[str, Any]:
+        """Make the arguments that take the pixels' place in a call of the model, or of `generate`.
+
+        Args:
+            vision: What `encode_images` returned, the images in the order of their placeholders.
+
+        Returns:
+            Keyword arguments for the model; the vision tower will not run.
+
+        Raises:
+            InputError: `vision` lacks what the schedule reads, the schedule prunes inside the
+                vision tower, or it has been removed.
+        """
+        self._check_applied()
+        if self._plan.in_tower:
+            raise InputError(
+                "the schedule drops tokens inside the vision tower, so that images cannot be "
+                "encoded before; pass pixel values"
+            )
+        output = BaseModelOutputWithPooling(pooler_output=list(self._projected(vision)))
+        MediaRecorder.attach(output, self._encoded_media(vision))
+        return {"mm_encoder_outputs": {"image": output}}
+
+    @property
+    def prunes_in_tower(self) -> bool:
+        """Whether tokens are dropped inside the vision tower, which then runs for each schedule."""
+        return self._plan.in_tower
+
+    def _check_applied(self) -> None:
+        if getattr(self._adapter.model, _HANDLE, None) is not self:
+            raise InputError("the schedule has been removed from the model; apply it again")
+
+    def _encoded_media(self, vision: VisionOutputs) -> EncodedMedia:
+        """Describe images that `encode_images` has encoded."""
+        vision.check(self._parts)
+        tower = self._adapter.towers["image"]
+        assert isinstance(tower, BatchedTower)
+        side = math.isqrt(tower.patches)
+        left = None
+        if self._plan.in_tower:
+            assert vision.pixels is not None
+            left = TowerPruning.recorded(tower.module(vision.pixels))
+        return EncodedMedia(whole_images(len(vision), (side, side)), TowerOutputs((vision,)), left)
+
+    def _projected(self, vision: VisionOutputs) -> Tensor:
+        """Project all patches of images: (images, visual, decoder's width)."""
+        tower = self._adapter.towers["image"]
+        assert isinstance(tower, BatchedTower)
+        assert self._adapter.projector is not None
+        assert vision.features is not None
+        patches = vision.features[:, 1:] if tower.class_token else vision.features
+        features: Tensor = self._adapter.projector(patches)
+        return features
 
     def _questions_of(self, prompt: Prompt) -> QuestionOutputs | None:
         """Find the questions of prompts: given before the call, or read from the prompts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -45,6 +46,10 @@ class VisionParts:
     def need_class_token(self) -> bool:
         """Whether some part comes from a tower with a CLS token only."""
         return bool(self.saliency_layers) or self.need_text_tower
+
+
+_SINGLE = ("features", "keys", "patch_attention", "key_norms", "joint", "pixels")
+"""Fields of `VisionOutputs` that are one tensor."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,38 @@ class VisionOutputs:
             joint=self.joint is not None,
             pixels=self.pixels is not None,
         )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Name every tensor, for a file; `from_tensors` reads the names."""
+        named = {name: getattr(self, name) for name in _SINGLE}
+        named |= {f"saliency.{layer}": scores for layer, scores in self.saliency.items()}
+        named |= {f"decoupled.{encoding}": tokens for encoding, tokens in self.decoupled.items()}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> VisionOutputs:
+        """Read what `to_tensors` named.
+
+        Args:
+            tensors: Tensors by name.
+
+        Returns:
+            The outputs.
+        """
+        saliency, decoupled = (
+            {name.partition(".")[2]: each for name, each in tensors.items() if kind in name}
+            for kind in ("saliency.", "decoupled.")
+        )
+        return cls(
+            saliency={int(layer): scores for layer, scores in saliency.items()},
+            decoupled=cast(dict[Encoding, Tensor], decoupled),
+            **{name: tensors[name] for name in _SINGLE if name in tensors},
+        )
+
+    def to(self, device: torch.device | str) -> VisionOutputs:
+        """Move all tensors to a device."""
+        moved = {name: value.to(device) for name, value in self.to_tensors().items()}
+        return VisionOutputs.from_tensors(moved)
 
     def select(self, indices: Tensor) -> VisionOutputs:
         """Pick images.

@@ -145,7 +145,9 @@ def write_samples(evaluator: Evaluator, folder: Path) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(splits, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise StudyError(f"{path} cannot be written ({error}); free or unlock the folder") from error
+        raise StudyError(
+            f"{path} cannot be written ({error}); free or unlock the folder"
+        ) from error
 
 
 def write_study(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pruners.runtime import apply_schedule
 from pruners.schedule import Schedule
 from pruners.text_tower import TextTower
 from search.tasks.disk_cache import DiskCache, cache_key
+from search.tasks.encoding import ImageEncoder
 from search.tasks.generation import Generator, Prepared
 from search.tasks.live_model import LiveModel
 from search.tasks.loading import LoadedTask
@@ -57,6 +58,7 @@ class Answering:
         self._named_tower = text_tower
         self._towers: dict[str, TextTower] = {}
         self._generator = Generator(live, batch_size)
+        self._encoder = ImageEncoder(live, cache, self._code, batch_size)
 
     def answers(self, schedule: Schedule, questions: Sequence[Question]) -> list[str]:
         """Answer questions under a schedule.
@@ -72,15 +74,16 @@ class Answering:
             PrunetuneError: The schedule does not fit the model, or a sample fails; the message
                 names it.
         """
+        samples = [self._sample_key(question) for question in questions]
         keys = [
             cache_key(
                 kind="answer",
-                sample=self._sample_key(question),
+                sample=sample,
                 schedule=schedule.content_hash,
                 code=self._code,
                 device=self._live.device.type,
             )
-            for question in questions
+            for sample in samples
         ]
         answers = [self._known(key) for key in keys]
         missing = [place for place, answer in enumerate(answers) if answer is None]
@@ -89,8 +92,12 @@ class Answering:
             tower = self._text_tower(schedule)
             with apply_schedule(
                 self._live.model, schedule, processor=self._live.processor, text_tower=tower
-            ):
-                new = self._generator.answers(prepared)
+            ) as handle:
+                if not handle.prunes_in_tower:
+                    prepared = self._encoder.encoded(
+                        prepared, [samples[place] for place in missing], tower
+                    )
+                new = self._generator.answers(prepared, partial(self._encoder.arguments, handle))
             for place, answer in zip(missing, new, strict=True):
                 answers[place] = answer
                 text = np.frombuffer(answer.encode(), dtype=np.uint8).copy()

@@ -137,7 +137,7 @@ TASKS: Mapping[str, KnownTask] = MappingProxyType({task.name: task for task in _
 
 _JUDGE = "its answers are rated by a language model behind an API"
 _NO_ANSWERS = "its split has no public answers"
-_NO_TASK = "papers have its answers rated by a language model, and lmms-eval 0.7.3 has no task of it"
+_NO_TASK = "papers have it rated by a language model, and lmms-eval 0.7.3 has no task of it"
 
 REFUSED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -186,7 +186,6 @@ def known_tasks(names: Sequence[str]) -> tuple[KnownTask, ...]:
             near = get_close_matches(name, TASKS, n=3, cutoff=0.5)
             hint = f"; did you mean {' or '.join(near)}?" if near else "."
             raise SettingsError(
-                f"--tasks {name}: there is no such task here{hint} The tasks are "
-                f"{', '.join(TASKS)}"
+                f"--tasks {name}: there is no such task here{hint} The tasks are {', '.join(TASKS)}"
             )
     return tuple(TASKS[name] for name in names)

@@ -28,6 +28,7 @@ from space.shapes import shape_from_pretrained
 if TYPE_CHECKING:
     from search.tasks.answering import Answering
 
+
 class _Chosen(NamedTuple):
     """A sample of a split, with its task."""
 
@@ -91,9 +92,7 @@ class TaskEvaluator:
 
     def samples(self, split: str) -> Sequence[SampleKey]:
         """List a split's samples, task by task."""
-        return [
-            SampleKey(each.identifier, each.task.known.name) for each in self._chosen_in(split)
-        ]
+        return [SampleKey(each.identifier, each.task.known.name) for each in self._chosen_in(split)]
 
     def split_fingerprint(self, split: str) -> str:
         """Hash of a split's samples: identifiers, rows with their images, and tasks."""

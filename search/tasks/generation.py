@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pruners.errors import DataError, PrunetuneError
+from pruners.vision_outputs import VisionOutputs
 from search.tasks.live_model import LiveModel
 from search.tasks.preparing import Inputs, join
 from search.tasks.requests import Stopping
@@ -22,11 +23,13 @@ class Prepared:
         identifier: Names it in messages.
         inputs: The model's inputs.
         stopping: When the answer ends.
+        vision: What stages read of its images, where they were encoded before; on the CPU.
     """
 
     identifier: str
     inputs: Inputs
     stopping: Stopping
+    vision: VisionOutputs | None = None
 
     @property
     def length(self) -> int:
@@ -35,7 +38,7 @@ class Prepared:
 
 
 Encode = Callable[[Sequence[Prepared]], dict[str, Any] | None]
-"""Gives what was computed before of a batch's images, as arguments of `generate`, or None."""
+"""Gives the arguments that take the place of a batch's pixels, where images were encoded before."""
 
 
 class Generator:
@@ -44,21 +47,19 @@ class Generator:
     Args:
         live: The model.
         batch_size: Questions per batch; halved for good when memory runs out.
-        encoded: Gives images that were encoded before.
     """
 
-    def __init__(
-        self, live: LiveModel, batch_size: int, encoded: Encode = lambda batch: None
-    ) -> None:
+    def __init__(self, live: LiveModel, batch_size: int) -> None:
         self.live = live
         self.batch_size = batch_size
-        self._encoded = encoded
+        self._encoded: Encode = _none
 
-    def answers(self, questions: Sequence[Prepared]) -> list[str]:
+    def answers(self, questions: Sequence[Prepared], encoded: Encode | None = None) -> list[str]:
         """Answer questions.
 
         Args:
             questions: The questions, in any order.
+            encoded: Gives images that were encoded before.
 
         Returns:
             The answers in the order asked, without what ends them.
@@ -67,6 +68,7 @@ class Generator:
             DataError: The model fails on a question; the message names it.
             PrunetuneError: The schedule does not fit the model.
         """
+        self._encoded = encoded or _none
         answers = [""] * len(questions)
         for places in _alike(questions):
             start = 0
@@ -112,8 +114,8 @@ class Generator:
                     break
         names = ", ".join(question.identifier for question in failing)
         return DataError(
-            f"the model fails on sample {names} ({type(cause).__name__}: {cause}); no score is made "
-            "up for it: mend the sample or leave its task out"
+            f"the model fails on sample {names} ({type(cause).__name__}: {cause}); no score is "
+            "made up for it: mend the sample or leave its task out"
         )
 
     @torch.inference_mode()
@@ -139,6 +141,10 @@ class Generator:
         )
         texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
         return [stopping.cut(text) for text in texts]
+
+
+def _none(batch: Sequence[Prepared]) -> None:
+    """Nothing was encoded before."""
 
 
 class _StopsAtText:

@@ -49,7 +49,9 @@ def check_access(name: str, kind: Literal["dataset", "model"], instead: str) -> 
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403):
             raise _gated(error_class, what, name, kind) from error
-        raise error_class(f"the hub refuses {what} ({error}); try again later. {instead}") from error
+        raise error_class(
+            f"the hub refuses {what} ({error}); try again later. {instead}"
+        ) from error
     except Exception as error:  # the HTTP library below, and its errors, differ by version
         raise error_class(
             f"{what} is on the hub, which cannot be reached ({error}); connect to the network. "

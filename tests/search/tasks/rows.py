@@ -80,8 +80,7 @@ def vqav2(number: int) -> dict[str, Any]:
         "question_type": "what",
         "multiple_choice_answer": "w1",
         "answers": [
-            {"answer": ANSWERS[(number + each // 4) % 4], "answer_id": each}
-            for each in range(10)
+            {"answer": ANSWERS[(number + each // 4) % 4], "answer_id": each} for each in range(10)
         ],
         "image_id": number,
         "answer_type": "yes/no" if number % 2 else "other",

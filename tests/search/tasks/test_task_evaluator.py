@@ -192,6 +192,7 @@ def test_a_failing_sample_fails_the_trial_by_name(
     evaluator = make("gqa")
     model = evaluator._answering._live.model
     stock = model.generate
+    evaluator._answering._encoder._encodes = False  # the model sees pixels, as of most families
     victim = evaluator.samples("search")[5].identifier
     marked = evaluator._answering._prepared(
         [
@@ -238,3 +239,25 @@ def test_balanced_pairs_of_mme_are_whole(make: Make) -> None:
         scores = evaluator.score(dense(evaluator.shape), split, range(len(chosen)))
         assert set(scores) <= {0.0, 0.25, 1.0}
         assert not math.isnan(scores.mean())
+
+
+def test_images_are_encoded_once_for_all_schedules(make: Make) -> None:
+    evaluator = make("gqa", "textvqa_val")
+    model = evaluator._answering._live.model
+    calls = []
+    hook = model.model.vision_tower.register_forward_hook(lambda *args: calls.append(1))
+    schedules = [published("visiondrop", tokens, evaluator.shape) for tokens in (4, 8, 16)]
+    scores = [evaluator.score(each, "search", range(48)) for each in schedules]
+    first = len(calls)
+    assert first > 0
+    scores.append(
+        evaluator.score(published("visiondrop", 12, evaluator.shape), "search", range(48))
+    )
+    assert len(calls) == first
+    hook.remove()
+    # The same scores come from pixels, through the tower and the model as it is deployed.
+    plain = make("gqa", "textvqa_val")
+    object.__setattr__(plain._settings, "cache", evaluator._settings.cache / "other")
+    plain._answering._encoder._encodes = False
+    for schedule, known in zip(schedules, scores, strict=False):
+        assert plain.score(schedule, "search", range(48)).tolist() == known.tolist()

@@ -1,0 +1,111 @@
+"""What stages read of images, computed once for all schedules, where a family allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pruners.adapters import adapter_for
+from pruners.runtime import PrunedModel
+from pruners.text_tower import TextTower
+from pruners.vision import all_parts, encode_images
+from pruners.vision_outputs import VisionOutputs
+from pruners.vision_towers.batched import BatchedTower
+from search.tasks.disk_cache import DiskCache, cache_key
+from search.tasks.generation import Prepared
+from search.tasks.live_model import LiveModel
+
+_PIXELS = "pixel_values"
+
+
+class ImageEncoder:
+    """Runs the vision tower once per image, whatever the schedule.
+
+    Families whose visual tokens are arranged behind the projector (tiles, dynamic resolution)
+    encode images in every call; for those nothing is kept.
+
+    Args:
+        live: The model.
+        cache: Keeps what was computed.
+        code: Hash of the code that computes it.
+        batch_size: Images per call of the tower.
+    """
+
+    def __init__(self, live: LiveModel, cache: DiskCache, code: str, batch_size: int) -> None:
+        self._live = live
+        self._cache = cache
+        self._code = code
+        self._batch_size = batch_size
+        adapter = adapter_for(live.model)
+        self._encodes = adapter.projector is not None and isinstance(
+            adapter.towers["image"], BatchedTower
+        )
+
+    def encoded(
+        self, questions: Sequence[Prepared], keys: Sequence[str], tower: TextTower | None
+    ) -> list[Prepared]:
+        """Add what stages read of the images.
+
+        Args:
+            questions: The questions.
+            keys: Key of everything that each one's inputs depend on.
+            tower: The text tower that the schedule reads, if any.
+
+        Returns:
+            The questions; those without images, or of other families, as they are.
+        """
+        done = list(questions)
+        if not self._encodes:
+            return done
+        parts = replace(all_parts(adapter_for(self._live.model), tower), pixels=False)
+        keys = [
+            cache_key(
+                kind="vision",
+                sample=key,
+                parts=repr(sorted(map(str, parts.saliency_layers))) + repr(sorted(parts.encodings)),
+                text_tower=tower.name if tower is not None else "",
+                code=self._code,
+                device=self._live.device.type,
+            )
+            for key in keys
+        ]
+        missing = []
+        for place, question in enumerate(questions):
+            if _PIXELS not in question.inputs:
+                continue
+            found = self._cache.get(keys[place])
+            if found is None:
+                missing.append(place)
+            else:
+                done[place] = replace(question, vision=VisionOutputs.from_tensors(found))
+        for start in range(0, len(missing), self._batch_size):
+            places = missing[start : start + self._batch_size]
+            pixels = [questions[place].inputs[_PIXELS] for place in places]
+            with torch.inference_mode():
+                outputs = encode_images(self._live.model, torch.cat(pixels), tower, parts)
+            first = 0
+            for place, own in zip(places, pixels, strict=True):
+                chosen = torch.arange(first, first + len(own), device=self._live.device)
+                first += len(own)
+                vision = outputs.select(chosen).to("cpu")
+                self._cache.put(keys[place], vision.to_tensors())
+                done[place] = replace(questions[place], vision=vision)
+        return done
+
+    def arguments(self, handle: PrunedModel, batch: Sequence[Prepared]) -> dict[str, Any] | None:
+        """Make the arguments that take the place of a batch's pixels.
+
+        Args:
+            handle: The schedule that is applied.
+            batch: Questions as `encoded` returned them.
+
+        Returns:
+            The arguments, or None where images were not encoded before.
+        """
+        visions = [question.vision for question in batch if question.vision is not None]
+        if not visions or len(visions) < len(batch):
+            return None
+        return handle.encoded_images(VisionOutputs.joined(visions).to(self._live.device))
