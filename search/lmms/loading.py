@@ -61,12 +61,14 @@ class LoadedModel:
         model: The model, on its device, with the schedule applied to it.
         processor: Its processor.
         handle: Handle of the schedule; None for the dense model.
+        schedule_hash: Content hash of the schedule as its file has it; None for the dense model.
         notes: What a reader of the results should know, in sentences.
     """
 
     model: Any
     processor: Any
     handle: PrunedModel | None = None
+    schedule_hash: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -91,15 +93,14 @@ def load(settings: ModelSettings) -> LoadedModel:
     if settings.dtype not in _DTYPES:
         raise SettingsError(f"dtype={settings.dtype}: expected one of {', '.join(_DTYPES)}")
     given = None if settings.schedule is None else _read_schedule(settings)
-    name = settings.pretrained
     config = _from_pretrained(AutoConfig, settings, "configuration")
     schedule, notes = (None, ()) if given is None else _fitted(given, config, settings)
     processor_options = {"backend": settings.image_backend} if settings.image_backend else {}
     processor = _from_pretrained(AutoProcessor, settings, "processor", **processor_options)
     if not getattr(processor, "chat_template", None):
         raise ModelError(
-            f"the processor of {name} has no chat template, which writes the prompts; save one "
-            "with it as chat_template.jinja"
+            f"the processor of {settings.pretrained} has no chat template, which writes the "
+            "prompts; save one with it as chat_template.jinja"
         )
     tokenizer = processor.tokenizer
     if tokenizer.pad_token is None:
@@ -112,10 +113,10 @@ def load(settings: ModelSettings) -> LoadedModel:
         attn_implementation=settings.attn_implementation,
     )
     model = model.eval().to(settings.device)
-    handle = None
-    if schedule is not None:
-        handle = _apply(model, schedule, processor, settings)
-    return LoadedModel(model, processor, handle, notes)
+    if given is None or schedule is None:
+        return LoadedModel(model, processor)
+    handle = _apply(model, schedule, processor, settings)
+    return LoadedModel(model, processor, handle, given.content_hash, notes)
 
 
 def _from_pretrained(loader: Any, settings: ModelSettings, what: str, **options: Any) -> Any:
@@ -156,18 +157,22 @@ def _fitted(
             f"{settings.schedule} cannot be applied to pretrained={settings.pretrained}, whose "
             f"model_type is {family!r}; supported model types: {', '.join(FAMILIES)}"
         )
+    depth = config.get_text_config().num_hidden_layers
     written_for = schedule.shape
-    if written_for is None or not schedule.stages:
+    if written_for is None and schedule.stages and schedule.stages[-1].layer >= depth:
+        raise ScheduleMismatchError(
+            f"{settings.schedule} has a stage before layer {schedule.stages[-1].layer}, but "
+            f"pretrained={settings.pretrained} has {depth} decoder layers, and the schedule does "
+            "not name the shape that it was made for; use one that does"
+        )
+    if written_for is None or not schedule.stages or written_for.decoder_layers == depth:
         return schedule, ()
-    shape = Shape.from_config(config, name=settings.pretrained)
-    if shape.decoder_layers == written_for.decoder_layers:
-        return schedule, ()
-    scaled = schedule.scaled_to(shape)
+    scaled = schedule.scaled_to(Shape.from_config(config, name=settings.pretrained))
     note = (
         f"{settings.schedule} is priced for {written_for.name} with {written_for.decoder_layers} "
         f"decoder layers; its stages before layers {_layers(schedule)} were moved to "
-        f"{_layers(scaled)} of {settings.pretrained}, which has {shape.decoder_layers}, and its "
-        "cost does not hold there"
+        f"{_layers(scaled)} of {settings.pretrained}, which has {depth}, and its cost does "
+        "not hold there"
     )
     return scaled, (note,)
 

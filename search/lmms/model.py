@@ -253,9 +253,8 @@ class PrunetuneModel(BenchmarkedModel):
         self.accelerator = accelerator
         for note in loaded.notes:
             logger.warning(note)
-        if loaded.handle is not None:
-            schedule = loaded.handle.schedule
-            logger.info(f"{chosen.schedule} is applied, content hash {schedule.content_hash}")
+        if loaded.schedule_hash is not None:
+            logger.info(f"{chosen.schedule} is applied, content hash {loaded.schedule_hash}")
 
 
 def _response_cache_is_on(arguments: Sequence[str]) -> bool:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pruners import KeyNorm, LastTokenAttention, Schedule, Shape, Stage, save_schedule
+from pruners import (
+    InformationFlow,
+    KeyNorm,
+    LastTokenAttention,
+    Schedule,
+    Shape,
+    Stage,
+    save_schedule,
+)
 from pruners.errors import (
     ModelError,
     ScheduleError,
@@ -70,6 +79,7 @@ def test_a_schedule_for_another_depth_is_carried_over_and_says_so(
     assert loaded.handle is not None
     # 6 of 32 layers: 16 is 3, and 27 is 5.0625.
     assert [each.layer for each in loaded.handle.schedule.stages] == [3, 5]
+    assert loaded.schedule_hash == Schedule(stages=(stage(16), stage(27, 0.25))).content_hash
     (note,) = loaded.notes
     assert "priced for llava-1.5-7b with 32 decoder layers" in note
     assert "before layers 16, 27 were moved to 3, 5" in note
@@ -77,8 +87,17 @@ def test_a_schedule_for_another_depth_is_carried_over_and_says_so(
 
 def test_a_schedule_that_does_not_fit_is_refused(tiny: TinyModel, saved: Any) -> None:
     file = saved(stage(6))  # Names no shape, so that it cannot be carried over.
-    with pytest.raises(ScheduleMismatchError, match=r"schedule.json does not fit pretrained=.*6"):
+    with pytest.raises(ScheduleMismatchError, match=r"stage before layer 6, but .* has 6 decoder"):
         load(settings(tiny, schedule=file))
+
+
+def test_a_scorer_that_the_family_lacks_is_refused(
+    build_family: Callable[[str], TinyModel], saved: Any
+) -> None:
+    family = build_family("llava_next")
+    file = saved(Stage(layer=0, retention=0.5, scorer=InformationFlow()))
+    with pytest.raises(ScheduleMismatchError, match=r"schedule.json does not fit pretrained=\S+: "):
+        load(settings(family, schedule=file))
 
 
 def test_a_schedule_is_refused_before_weights_are_read(
