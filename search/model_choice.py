@@ -80,7 +80,8 @@ def choose_model(model: str | None, tasks: TaskSettings) -> ModelChoice:
     if not tasks.names:
         raise SettingsError(
             f"--model {model} needs benchmarks to be measured on; pass --tasks {PAPER_TASKS} or "
-            "some of them"
+            f"some of them, or --model embedded with --target {model} to measure on the embedded "
+            "model and only price schedules for this one"
         )
     return ModelChoice(model, chosen_by_user=True)
 

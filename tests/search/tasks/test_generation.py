@@ -1,0 +1,132 @@
+"""Batches: joined as the processor would, halved when memory runs out, ended where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from pruners.errors import DataError
+from search.tasks.generation import Generator, Prepared
+from search.tasks.live_model import LiveModel, load_live_model
+from search.tasks.preparing import join, prepare
+from search.tasks.requests import Request, Stopping
+from tests.pruners.families import FAMILIES, TinyModel
+from tests.pruners.families.tiny import picture
+
+ONE_TOKEN = Stopping(max_new_tokens=1)
+
+
+@pytest.fixture(scope="module", params=[name for name in FAMILIES if "-" not in name])
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def questions(tiny: TinyModel) -> list[Request]:
+    sizes = (tiny.standard, tiny.other, tiny.standard)
+    return [
+        Request(f"q{number}", " ".join(["w1"] * (number + 1)), (image,), ONE_TOKEN)
+        for number, image in enumerate(
+            Image.fromarray(picture(size, number)) for number, size in enumerate(sizes)
+        )
+    ]
+
+
+def test_joined_samples_are_the_batch_that_the_processor_makes(tiny: TinyModel) -> None:
+    tiny.processor.tokenizer.padding_side = "left"
+    live = LiveModel(tiny.load(), tiny.processor)
+    asked = questions(tiny)
+    joined = join([prepare(live, each) for each in asked], tiny.processor.tokenizer.pad_token_id)
+    content = [{"type": "image"}]
+    prompts = [
+        tiny.processor.apply_chat_template(
+            [{"role": "user", "content": [*content, {"type": "text", "text": each.text}]}],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        for each in asked
+    ]
+    images: Any = [image for each in asked for image in each.images]
+    expected = tiny.processor(
+        text=prompts, images=[[image] for image in images], padding=True, return_tensors="pt"
+    )
+    assert set(joined) == {name for name, value in expected.items() if torch.is_tensor(value)}
+    for name, value in joined.items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_answers_do_not_depend_on_batches(tiny: TinyModel) -> None:
+    live = LiveModel(tiny.load(), tiny.processor)
+    prepared = [
+        Prepared(each.identifier, prepare(live, each), each.stopping) for each in questions(tiny)
+    ]
+    together = Generator(live, batch_size=8).answers(prepared)
+    alone = Generator(live, batch_size=1).answers(prepared)
+    assert together == alone
+
+
+@pytest.fixture(scope="module")
+def live(checkpoint: Path) -> LiveModel:
+    return load_live_model(str(checkpoint / "model"), device="cpu", dtype="auto")
+
+
+@pytest.fixture
+def ask(live: LiveModel) -> Callable[[int, Stopping], Prepared]:
+    def ask(number: int, stopping: Stopping) -> Prepared:
+        image = Image.fromarray(picture((20, 20), number))
+        request = Request(f"q{number}", f"w{number}", (image,), stopping)
+        return Prepared(request.identifier, prepare(live, request), stopping)
+
+    return ask
+
+
+def test_memory_that_runs_out_halves_the_batch_and_goes_on(
+    live: LiveModel,
+    ask: Callable[[int, Stopping], Prepared],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prepared = [ask(number, ONE_TOKEN) for number in range(11)]
+    expected = Generator(live, batch_size=1).answers(prepared)
+    stock, seen = live.model.generate, []
+
+    def generate(**inputs: Any) -> Any:
+        seen.append(len(inputs["input_ids"]))
+        if seen[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return stock(**inputs)
+
+    monkeypatch.setattr(live.model, "generate", generate)
+    generator = Generator(live, batch_size=8)
+    assert generator.answers(prepared) == expected
+    assert seen == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert generator.batch_size == 2  # for good
+
+
+def test_one_sample_that_does_not_fit_is_named(
+    live: LiveModel,
+    ask: Callable[[int, Stopping], Prepared],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def generate(**inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(live.model, "generate", generate)
+    with pytest.raises(DataError, match="sample q0 alone needs more memory"):
+        Generator(live, batch_size=2).answers([ask(0, ONE_TOKEN), ask(1, ONE_TOKEN)])
+
+
+def test_answers_end_at_texts_and_others_of_the_batch_go_on(
+    live: LiveModel, ask: Callable[[int, Stopping], Prepared]
+) -> None:
+    free = Stopping(max_new_tokens=6)
+    whole = Generator(live, 4).answers([ask(number, free) for number in range(8)])
+    assert len({answer.split()[1] for answer in whole}) > 1
+    word = whole[0].split()[1]
+    stopping = Stopping(max_new_tokens=6, strings=(word,))
+    cut = Generator(live, 4).answers([ask(number, stopping) for number in range(8)])
+    assert cut == [answer.partition(word)[0] for answer in whole]
+    assert cut[0] != whole[0]
