@@ -122,7 +122,13 @@ def load(settings: ModelSettings) -> LoadedModel:
 def _from_pretrained(loader: Any, settings: ModelSettings, what: str, **options: Any) -> Any:
     try:
         return loader.from_pretrained(settings.pretrained, revision=settings.revision, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except ImportError as error:
+        # Processors of families with videos need torchvision, whatever the task shows.
+        raise ModelError(
+            f"the {what} of pretrained={settings.pretrained} needs a library that is not "
+            f"installed; install it in the build for your torch: {' '.join(str(error).split())}"
+        ) from error
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"the {what} of pretrained={settings.pretrained} cannot be loaded ({error}); pass the "
             "hub name or the folder of a vision-language model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,12 @@ def test_what_cannot_be_loaded_is_named(tiny: TinyModel, tmp_path: Path) -> None
         load(ModelSettings(pretrained=str(tmp_path / "none")))
     with pytest.raises(SettingsError, match="dtype=int8: expected one of auto, float32"):
         load(settings(tiny, dtype="int8"))
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_a_missing_library_is_named(build_family: Callable[[str], TinyModel]) -> None:
+    with pytest.raises(ModelError, match=r"install it in the build for your torch: .* Torchvision"):
+        load(settings(build_family("qwen3_vl")))
 
 
 def test_dtype_and_attention_are_the_ones_asked_for(tiny: TinyModel) -> None:
