@@ -126,6 +126,15 @@ def search(
             rich_help_panel=_TASKS_PANEL, help="Others per task, to report the chosen one on."
         ),
     ] = _TASK_DEFAULTS.report_samples,
+    sharp: Annotated[
+        bool,
+        typer.Option(
+            "--sharp",
+            rich_help_panel=_TASKS_PANEL,
+            help="Let trials see samples that depend on visual detail: right for the dense model, "
+            "but not from a small image. The confirm and report splits stay plain.",
+        ),
+    ] = False,
     device: Annotated[
         str | None,
         typer.Option(
@@ -188,6 +197,7 @@ def search(
             "search_samples": search_samples,
             "confirm_samples": confirm_samples,
             "report_samples": report_samples,
+            "sharp": sharp,
             "device": device,
             "dtype": dtype,
             "batch_size": batch_size,

@@ -16,6 +16,8 @@ from pruners.files import load_schedule
 from pruners.schedule import Evidence, Provenance, Schedule, SplitEvidence
 from pruners.shape import Shape
 from search.evaluators import SPLITS, Evaluator
+from search.measuring import as_measured
+from search.tasks.evaluator import TaskEvaluator
 from space.budgets import Budget
 from studies.pareto import pareto_points, write_pareto
 from studies.records import trial_records, write_trials
@@ -53,6 +55,11 @@ def budget_slug(budget: Budget) -> str:
 def schedule_file(budget: Budget, budgets: Sequence[Budget]) -> str:
     """Name the file of a budget's schedule: ``schedule.json`` when there is only one budget."""
     return "schedule.json" if len(budgets) == 1 else f"schedule-{budget_slug(budget)}.json"
+
+
+def benchmarks_file(budget: Budget, budgets: Sequence[Budget]) -> str:
+    """Name the file of a budget's benchmark figures."""
+    return schedule_file(budget, budgets).replace("schedule", "benchmarks", 1)
 
 
 def measurement_note(evaluator: Evaluator, target: Shape) -> str:
@@ -140,14 +147,40 @@ def write_samples(evaluator: Evaluator, folder: Path) -> None:
         tasks = splits.setdefault(split, {})
         for sample in evaluator.samples(split):
             tasks.setdefault(sample.task, []).append(sample.identifier)
-    path = folder / "samples.json"
+    _write_json(splits, folder / "samples.json")
+
+
+def _write_json(content: object, path: Path) -> None:
     try:
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(splits, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise StudyError(
             f"{path} cannot be written ({error}); free or unlock the folder"
         ) from error
+
+
+def write_paper_metrics(
+    evaluator: Evaluator, schedules: Mapping[str, Schedule], path: Path
+) -> None:
+    """Write what papers report of each benchmark, on the report split, as JSON.
+
+    Args:
+        evaluator: What measured; of other evaluators than `TaskEvaluator` nothing is written.
+        schedules: Schedules by name, whose answers are known by now.
+        path: The file.
+
+    Raises:
+        StudyError: The file cannot be written.
+    """
+    if not isinstance(evaluator, TaskEvaluator):
+        return
+    figures = {
+        name: evaluator.paper_metrics(as_measured(schedule, evaluator.shape), "report")
+        for name, schedule in schedules.items()
+    }
+    content = {"split": "report", "metrics": evaluator.metrics, "schedules": figures}
+    _write_json(content, path)
 
 
 def write_study(

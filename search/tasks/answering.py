@@ -60,12 +60,15 @@ class Answering:
         self._generator = Generator(live, batch_size)
         self._encoder = ImageEncoder(live, cache, self._code, batch_size)
 
-    def answers(self, schedule: Schedule, questions: Sequence[Question]) -> list[str]:
+    def answers(
+        self, schedule: Schedule, questions: Sequence[Question], shrinkage: int = 1
+    ) -> list[str]:
         """Answer questions under a schedule.
 
         Args:
             schedule: The schedule, for a decoder of the model's depth.
             questions: The questions.
+            shrinkage: Factor by which images lose detail; 1 leaves them as they are.
 
         Returns:
             The answers, in the order asked.
@@ -74,7 +77,7 @@ class Answering:
             PrunetuneError: The schedule does not fit the model, or a sample fails; the message
                 names it.
         """
-        samples = [self._sample_key(question) for question in questions]
+        samples = [self._sample_key(question, shrinkage) for question in questions]
         keys = [
             cache_key(
                 kind="answer",
@@ -88,7 +91,7 @@ class Answering:
         answers = [self._known(key) for key in keys]
         missing = [place for place, answer in enumerate(answers) if answer is None]
         if missing:
-            prepared = self._prepared([questions[place] for place in missing])
+            prepared = self._prepared([questions[place] for place in missing], shrinkage)
             tower = self._text_tower(schedule)
             with apply_schedule(
                 self._live.model, schedule, processor=self._live.processor, text_tower=tower
@@ -108,20 +111,20 @@ class Answering:
         found = self._cache.get(key)
         return None if found is None else found["answer"].numpy().tobytes().decode()
 
-    def _prepared(self, questions: Sequence[Question]) -> list[Prepared]:
+    def _prepared(self, questions: Sequence[Question], shrinkage: int = 1) -> list[Prepared]:
         with ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(self._prepare, questions))
+            return list(pool.map(partial(self._prepare, shrinkage=shrinkage), questions))
 
-    def _prepare(self, question: Question) -> Prepared:
+    def _prepare(self, question: Question, *, shrinkage: int) -> Prepared:
         task, row, identifier = question
-        key = cache_key(kind="inputs", sample=self._sample_key(question))
+        key = cache_key(kind="inputs", sample=self._sample_key(question, shrinkage))
         inputs = self._cache.get(key)
         if inputs is None:
-            inputs = prepare(self._live, task.request(row, identifier))
+            inputs = prepare(self._live, task.request(row, identifier, shrinkage))
             self._cache.put(key, inputs)
         return Prepared(identifier, inputs, task.stopping)
 
-    def _sample_key(self, question: Question) -> str:
+    def _sample_key(self, question: Question, shrinkage: int) -> str:
         """Key of everything that a sample's inputs depend on."""
         task, row, identifier = question
         return cache_key(
@@ -130,6 +133,7 @@ class Answering:
             version=task.version,
             sample=identifier,
             content=task.row_hash(row),
+            shrinkage=str(shrinkage),
         )
 
     def _text_tower(self, schedule: Schedule) -> TextTower | None:

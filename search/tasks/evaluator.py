@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruners.errors import DataError, SettingsError
+from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B, Shape
 from search.evaluators import SPLITS, SampleKey
@@ -22,6 +23,7 @@ from search.tasks.loading import LoadedTask, load_task
 from search.tasks.rows import BenchmarkSample
 from search.tasks.scoring import Results, paper_metric, sample_score
 from search.tasks.settings import TaskSettings
+from search.tasks.sharpening import BIAS, POOL, SHRINKAGE, sharpest
 from search.tasks.subsets import disjoint_subsets
 from space.shapes import shape_from_pretrained
 
@@ -71,7 +73,8 @@ class TaskEvaluator:
     @property
     def measured_on(self) -> str:
         """The model and benchmarks, in words."""
-        return f"{self.name} on {', '.join(self._settings.names)} as lmms-eval defines them"
+        bias = f" ({BIAS})" if self._settings.sharp else ""
+        return f"{self.name} on {', '.join(self._settings.names)} as lmms-eval defines them{bias}"
 
     @cached_property
     def shape(self) -> Shape:
@@ -107,13 +110,12 @@ class TaskEvaluator:
         """Score samples under a schedule, by the rule of each sample's task."""
         chosen = self._chosen_in(split)
         samples = [chosen[index] for index in indices]
-        results = self._results(schedule, samples)
-        return np.array(
-            [
-                sample_score(each.task.known.rule, result)
-                for each, result in zip(samples, results, strict=True)
-            ]
-        )
+        return self._scores(schedule, samples)
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """What papers report of each task, in words."""
+        return {known.name: known.metric for known in self._known}
 
     def paper_metrics(self, schedule: Schedule, split: str) -> dict[str, float]:
         """Compute what papers report, on a split.
@@ -139,7 +141,20 @@ class TaskEvaluator:
             for task in self._tasks
         }
 
-    def _results(self, schedule: Schedule, samples: Sequence[_Chosen]) -> list[Results]:
+    def _scores(
+        self, schedule: Schedule, samples: Sequence[_Chosen], shrinkage: int = 1
+    ) -> NDArray[np.float64]:
+        results = self._results(schedule, samples, shrinkage)
+        return np.array(
+            [
+                sample_score(each.task.known.rule, result)
+                for each, result in zip(samples, results, strict=True)
+            ]
+        )
+
+    def _results(
+        self, schedule: Schedule, samples: Sequence[_Chosen], shrinkage: int = 1
+    ) -> list[Results]:
         """What the tasks say of the model's answers, sample by sample."""
         rows = [(each, row) for each in samples for row in each.sample.rows]
         names = [f"{each.identifier}:{each.sample.rows.index(row)}" for each, row in rows]
@@ -147,6 +162,7 @@ class TaskEvaluator:
             self._answering.answers(
                 schedule,
                 [(each.task, row, name) for (each, row), name in zip(rows, names, strict=True)],
+                shrinkage,
             )
         )
         return [
@@ -172,16 +188,34 @@ class TaskEvaluator:
         chosen: dict[str, list[_Chosen]] = {split: [] for split in SPLITS}
         for task in self._tasks:
             samples = task.samples
+            sizes = self._settings.sizes
+            if self._settings.sharp:
+                sizes["search"] *= POOL
             subsets = disjoint_subsets(
                 [sample.identifier for sample in samples],
                 [sample.stratum for sample in samples],
-                self._settings.sizes,
+                sizes,
                 self._seed,
                 balanced=task.known.balanced,
             )
             for split, indices in subsets.items():
-                chosen[split] += [_Chosen(task, samples[index]) for index in indices]
+                drawn = [_Chosen(task, samples[index]) for index in indices]
+                if self._settings.sharp and split == "search":
+                    drawn = self._sharpest(drawn)
+                chosen[split] += drawn
         return chosen
+
+    def _sharpest(self, pool: Sequence[_Chosen]) -> list[_Chosen]:
+        """Choose the search split among candidates; this loads the model."""
+        unpruned = dense(self.shape)
+        order = np.random.default_rng(self._seed).permutation(len(pool))
+        shuffled = [pool[place] for place in order]
+        places = sharpest(
+            self._scores(unpruned, shuffled),
+            self._scores(unpruned, shuffled, SHRINKAGE),
+            self._settings.search_samples,
+        )
+        return sorted((shuffled[place] for place in places), key=lambda each: each.identifier)
 
     @cached_property
     def _answering(self) -> Answering:

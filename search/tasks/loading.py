@@ -15,6 +15,7 @@ from search.tasks.extra import extra_versions, require_extra
 from search.tasks.hub import check_access
 from search.tasks.requests import Request, Stopping
 from search.tasks.rows import BenchmarkSample, benchmark_samples, content_hash
+from search.tasks.sharpening import shrunk_images
 
 DEFAULT_NEW_TOKENS = 1024
 """Most tokens of an answer where a task names no limit, as in lmms-eval's model classes."""
@@ -72,12 +73,13 @@ class LoadedTask:
             row["image"] = self._images[row[table.reference]]
         return row
 
-    def request(self, index: int, identifier: str) -> Request:
+    def request(self, index: int, identifier: str, shrinkage: int = 1) -> Request:
         """Ask what the task asks about a row.
 
         Args:
             index: Index of the row.
             identifier: The request's identifier.
+            shrinkage: Factor by which images lose detail; 1 leaves them as they are.
 
         Returns:
             The request.
@@ -94,6 +96,8 @@ class LoadedTask:
                 f"sample {identifier} cannot be read ({type(error).__name__}: {error}); "
                 "check its data, or leave the task out"
             ) from error
+        if shrinkage > 1:
+            images = shrunk_images(images, shrinkage)
         return Request(identifier, text, images, self.stopping)
 
     def results(self, index: int, answer: str, identifier: str) -> dict[str, Any]:

@@ -43,7 +43,11 @@ def paper_metric(rule: Rule, samples: Sequence[Results]) -> float:
         The figure, in the unit that `KnownTask.metric` names.
     """
     if rule == "pope":
-        return 100 * _f1([results[0]["pope_accuracy"] for results in samples])
+        from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score
+
+        # Answers that are neither yes nor no count as lmms-eval counts them.
+        values = [results[0]["pope_f1_score"] for results in samples]
+        return 100 * float(pope_aggregate_f1_score(values))
     if rule == "mme":
         categories: dict[str, list[float]] = {}
         for results in samples:
@@ -92,11 +96,3 @@ _RULES: Mapping[Rule, Callable[[Results], float]] = {
     "mmbench": _mmbench,
     "seed": _seed,
 }
-
-
-def _f1(values: Sequence[Mapping[str, Any]]) -> float:
-    """F1 of the answer yes; 0 when it was never right."""
-    hits = sum(value["prediction"] == value["ground_truth"] == "yes" for value in values)
-    said = sum(value["prediction"] == "yes" for value in values)
-    true = sum(value["ground_truth"] == "yes" for value in values)
-    return 2 * hits / (said + true) if hits else 0.0

@@ -29,7 +29,8 @@ def test_subsets_are_disjoint_and_no_larger_than_asked(
     try:
         subsets = disjoint_subsets(identifiers, strata, wanted, seed, balanced=balanced)
     except DataError:
-        assert balanced and min(Counter(strata).values()) * len(set(strata)) < 3
+        assert balanced
+        assert min(Counter(strata).values()) * len(set(strata)) < 3
         return
     drawn = [index for name in NAMES for index in subsets[name]]
     assert len(drawn) == len(set(drawn))

@@ -43,7 +43,7 @@ def make(checkpoint: Path, rows: dict[str, Path], tmp_path: Path) -> Make:
             "search_samples": 24,
             "confirm_samples": 10,
             "report_samples": 10,
-            "max_new_tokens": 2,
+            "max_new_tokens": 1,
             "cache": tmp_path / "cache",
             "text_tower": str(checkpoint / "clip"),
             **settings,
@@ -105,6 +105,7 @@ def test_scores_and_metrics_are_those_of_lmms_eval(
     answers = evaluator._answering.answers(schedule, asked)
     assert len(set(answers)) > 1
     scores = evaluator.score(schedule, "search", range(len(chosen)))
+    assert 0 < scores.mean() < 1
     metrics = evaluator.paper_metrics(schedule, "search")
 
     split = loaded.task.config.test_split or loaded.task.config.validation_split
@@ -261,3 +262,19 @@ def test_images_are_encoded_once_for_all_schedules(make: Make) -> None:
     plain._answering._encoder._encodes = False
     for schedule, known in zip(schedules, scores, strict=False):
         assert plain.score(schedule, "search", range(48)).tolist() == known.tolist()
+
+
+def test_sharp_search_samples_depend_on_detail_and_the_other_splits_are_plain(make: Make) -> None:
+    sizes = {"search_samples": 6, "confirm_samples": 12, "report_samples": 12}
+    sharp, plain = make("gqa", "pope", sharp=True, **sizes), make("gqa", "pope", **sizes)
+    unpruned = dense(sharp.shape)
+    chosen = sharp._chosen_in("search")
+    assert len(chosen) == 12
+    lost = sharp._scores(unpruned, chosen) - sharp._scores(unpruned, chosen, 8)
+    usual = plain._chosen_in("search")
+    usually = plain._scores(unpruned, usual) - plain._scores(unpruned, usual, 8)
+    assert lost.sum() > usually.sum()
+    names = [key.identifier for split in SPLITS for key in sharp.samples(split)]
+    assert len(names) == len(set(names))
+    assert "prefers samples" in sharp.measured_on
+    assert "prefers samples" not in plain.measured_on

@@ -33,6 +33,11 @@ def test_a_search_on_six_benchmarks_gives_a_schedule_with_evidence(
     assert schedule.evidence is not None
     report = schedule.evidence.splits["report"]
     assert set(report.tasks) == set(NAMES.split(","))
+    figures = json.loads((tmp_path / "study" / "benchmarks.json").read_text())
+    assert figures["metrics"]["pope"].startswith("F1")
+    for name, accuracy in report.tasks.items():
+        if name != "pope":  # whose samples score accuracy
+            assert figures["schedules"]["searched"][name] == pytest.approx(100 * accuracy)
     saved = json.loads((tmp_path / "study" / "samples.json").read_text())
     drawn = [name for split in saved.values() for names in split.values() for name in names]
     assert len(drawn) == len(set(drawn)) == sum(len(n) for s in saved.values() for n in s.values())
