@@ -22,7 +22,7 @@ class Answer:
 
     Attributes:
         text: The answer, without special tokens, cut before the first text that ends it.
-        tokens: Tokens that were generated for it.
+        tokens: Tokens that were generated for it, padding left out.
     """
 
     text: str

@@ -6,7 +6,8 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, Self
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import Collator
 from loguru import logger
+from PIL.Image import Image
 from tqdm import tqdm
 
 from pruners.errors import ModelError, SettingsError
@@ -28,12 +30,13 @@ VIDEO_FRAMES = 32
 
 @dataclass(frozen=True)
 class _Request:
-    """One sample to answer, as lmms-eval asks its chat models.
+    """One sample to answer.
 
     Attributes:
         task: Name of its task.
         split: Split of the task's data set.
         document: Its row there.
+        text: Its question, or what stands for it.
         messages: Makes its messages from the row.
         settings: The task's ``generation_kwargs``.
     """
@@ -41,11 +44,33 @@ class _Request:
     task: str
     split: str
     document: int
+    text: str
     messages: Callable[[Any], Sequence[Mapping[str, Any]]]
     settings: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, instance: Instance) -> Self:
+        """Read a request of lmms-eval's, of a chat task or of a simple one.
+
+        Tasks come to a chat model as simple ones where they are classes or were made from a
+        dictionary.
+        """
+        text, second, third, document, task, split = instance.args
+        if callable(second):
+            return cls(task, split, document, text, messages=second, settings=third)
+        return cls(task, split, document, text, partial(_one_turn, text, third), settings=second)
+
     def __str__(self) -> str:
         return f"task {self.task}, split {self.split}, sample {self.document}"
+
+
+def _one_turn(text: str, visuals: Callable[[Any], Any], row: Any) -> list[dict[str, Any]]:
+    """Make one message of a row's images and videos and a text after them."""
+    content = [
+        {"type": "image" if isinstance(visual, Image) else "video", "url": visual}
+        for visual in visuals(row) or ()
+    ]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
 
 
 class BenchmarkedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
@@ -88,7 +113,7 @@ class BenchmarkedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
         """Answer samples.
 
         Args:
-            requests: Requests of lmms-eval's chat tasks.
+            requests: Requests of lmms-eval's tasks.
 
         Returns:
             One answer per request, in their order.
@@ -98,18 +123,14 @@ class BenchmarkedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
         """
         # By falling length: batches are alike, and one that is too large is met first.
         order = Collator(
-            [request.args for request in requests],
-            lambda arguments: (-len(arguments[0]), arguments[0]),
-            group_fn=lambda arguments: arguments[2],
+            [_Request.of(request) for request in requests],
+            lambda request: (-len(request.text), request.text),
+            group_fn=lambda request: request.settings,
             grouping=True,
         )
         answers: list[GenerationResult] = []
         with tqdm(total=len(requests), disable=self.rank != 0, desc="Answers") as progress:
-            for chunk in order.get_batched(n=self.batch_size):
-                batch = [
-                    _Request(task, split, document, messages, settings)
-                    for _, messages, settings, document, task, split in chunk
-                ]
+            for batch in order.get_batched(n=self.batch_size):
                 for answer in self._answers(batch):
                     counts = TokenCounts(output_tokens=answer.tokens)
                     answers.append(GenerationResult(answer.text, counts))
