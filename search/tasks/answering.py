@@ -122,7 +122,7 @@ class Answering:
         if inputs is None:
             inputs = prepare(self._live, task.request(row, identifier, shrinkage))
             self._cache.put(key, inputs)
-        return Prepared(identifier, inputs, task.stopping)
+        return Prepared(identifier, inputs, task.decoding)
 
     def _sample_key(self, question: Question, shrinkage: int) -> str:
         """Key of everything that a sample's inputs depend on."""

@@ -10,9 +10,9 @@ import torch
 
 from pruners.errors import DataError, PrunetuneError
 from pruners.vision_outputs import VisionOutputs
+from search.lmms.decoding import Decoding
 from search.tasks.live_model import LiveModel
 from search.tasks.preparing import Inputs, join
-from search.tasks.requests import Stopping
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Prepared:
     Attributes:
         identifier: Names it in messages.
         inputs: The model's inputs.
-        stopping: When the answer ends.
+        decoding: How the answer is generated, and when it ends.
         vision: What stages read of its images, where they were encoded before; on the CPU.
     """
 
     identifier: str
     inputs: Inputs
-    stopping: Stopping
+    decoding: Decoding
     vision: VisionOutputs | None = None
 
     @property
@@ -120,59 +120,33 @@ class Generator:
 
     @torch.inference_mode()
     def _generate(self, batch: Sequence[Prepared]) -> list[str]:
-        live, stopping = self.live, batch[0].stopping
+        live, decoding = self.live, batch[0].decoding
         tokenizer = live.processor.tokenizer
         inputs: dict[str, Any] = join([each.inputs for each in batch], tokenizer.pad_token_id)
         encoded = self._encoded(batch)
         if encoded is not None:
             inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")} | encoded
         length = inputs["input_ids"].shape[1]
-        criteria = [_StopsAtText(tokenizer, length, stopping.strings)] if stopping.strings else []
         output = live.model.generate(
             **{name: _moved(value, live) for name, value in inputs.items()},
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            num_beams=stopping.beams,
-            max_new_tokens=stopping.max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            stopping_criteria=criteria,
+            **decoding.arguments(tokenizer, length),
         )
         texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
-        return [stopping.cut(text) for text in texts]
+        return [decoding.cut(text) for text in texts]
 
 
 def _none(batch: Sequence[Prepared]) -> None:
     """Nothing was encoded before."""
 
 
-class _StopsAtText:
-    """Ends answers at texts, as one of `generate`'s stopping criteria.
-
-    The criterion of transformers itself matches the vocabulary's pieces instead, which not every
-    tokenizer allows.
-    """
-
-    def __init__(self, tokenizer: Any, prompt: int, texts: Sequence[str]) -> None:
-        self._tokenizer = tokenizer
-        self._prompt = prompt
-        self._texts = texts
-
-    def __call__(self, ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
-        answers = self._tokenizer.batch_decode(ids[:, self._prompt :], skip_special_tokens=True)
-        ended = [any(text in answer for text in self._texts) for answer in answers]
-        return torch.tensor(ended, device=ids.device)
-
-
 def _alike(questions: Sequence[Prepared]) -> list[list[int]]:
     """Group questions that may share batches, the longest first: memory runs out at once if ever.
 
-    A batch has one stopping rule and the same inputs throughout: with images, or without.
+    A batch is decoded in one way and the same inputs throughout: with images, or without.
     """
-    groups: dict[tuple[Stopping, frozenset[str]], list[int]] = {}
+    groups: dict[tuple[Decoding, frozenset[str]], list[int]] = {}
     for place, question in enumerate(questions):
-        groups.setdefault((question.stopping, frozenset(question.inputs)), []).append(place)
+        groups.setdefault((question.decoding, frozenset(question.inputs)), []).append(place)
     return [
         sorted(places, key=lambda place: -questions[place].length) for places in groups.values()
     ]

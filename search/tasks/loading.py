@@ -5,20 +5,21 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pruners.errors import DataError
 from search.tasks.catalogue import KnownTask
 from search.tasks.extra import extra_versions, require_extra
 from search.tasks.hub import check_access
-from search.tasks.requests import Request, Stopping
+from search.tasks.requests import Request
 from search.tasks.rows import BenchmarkSample, benchmark_samples, content_hash
 from search.tasks.sharpening import shrunk_images
 
-DEFAULT_NEW_TOKENS = 1024
-"""Most tokens of an answer where a task names no limit, as in lmms-eval's model classes."""
+if TYPE_CHECKING:
+    from search.lmms.decoding import Decoding
 
 
 class LoadedTask:
@@ -51,19 +52,13 @@ class LoadedTask:
         return benchmark_samples(self.known, self.task.eval_docs)
 
     @cached_property
-    def stopping(self) -> Stopping:
-        """When answers end."""
-        options = self.task.config.generation_kwargs or {}
-        until = options.get("until") or []
-        strings = [until] if isinstance(until, str) else list(until)
-        # lmms-eval fills in what separates few-shot examples, of which there are none here.
-        strings = [text for text in strings if text and text != self.task.config.fewshot_delimiter]
-        limit = int(options.get("max_new_tokens") or DEFAULT_NEW_TOKENS)
-        return Stopping(
-            max_new_tokens=min(limit, self._max_new_tokens or limit),
-            strings=tuple(strings),
-            beams=int(options.get("num_beams") or 1),
-        )
+    def decoding(self) -> Decoding:
+        """How answers are generated, and when they end."""
+        from search.lmms.decoding import Decoding
+
+        decoding = Decoding.of_task(self.task.config.generation_kwargs or {})
+        limit = decoding.max_new_tokens
+        return replace(decoding, max_new_tokens=min(limit, self._max_new_tokens or limit))
 
     def row(self, index: int) -> dict[str, Any]:
         """Read a row, with its image."""
@@ -98,7 +93,7 @@ class LoadedTask:
             ) from error
         if shrinkage > 1:
             images = shrunk_images(images, shrinkage)
-        return Request(identifier, text, images, self.stopping)
+        return Request(identifier, text, images, self.decoding)
 
     def results(self, index: int, answer: str, identifier: str) -> dict[str, Any]:
         """Let the task judge an answer.
@@ -138,7 +133,7 @@ class LoadedTask:
             for name in ("doc_to_text", "doc_to_visual", "doc_to_target", "process_results")
             if callable(function := getattr(config, name))
         }
-        limit = {"max_new_tokens": self.stopping.max_new_tokens}
+        limit = {"max_new_tokens": self.decoding.max_new_tokens}
         return content_hash([chosen, sources, limit, extra_versions()])
 
     def row_hash(self, index: int) -> str:

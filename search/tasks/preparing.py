@@ -38,8 +38,11 @@ def prepare(live: LiveModel, request: Request) -> dict[str, Tensor]:
         prompt = live.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
+        start = live.processor.tokenizer.bos_token
+        # The chat template of some families has written the start token already.
+        options = {"add_special_tokens": False} if start and prompt.startswith(start) else {}
         inputs = live.processor(
-            text=[prompt], images=list(request.images) or None, return_tensors="pt"
+            text=[prompt], images=list(request.images) or None, return_tensors="pt", **options
         )
     except Exception as error:
         raise DataError(

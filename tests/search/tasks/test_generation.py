@@ -11,14 +11,15 @@ import torch
 from PIL import Image
 
 from pruners.errors import DataError
+from search.lmms.decoding import Decoding
 from search.tasks.generation import Generator, Prepared
 from search.tasks.live_model import LiveModel, load_live_model
 from search.tasks.preparing import join, prepare
-from search.tasks.requests import Request, Stopping
+from search.tasks.requests import Request
 from tests.pruners.families import FAMILIES, TinyModel
 from tests.pruners.families.tiny import picture
 
-ONE_TOKEN = Stopping(max_new_tokens=1)
+ONE_TOKEN = Decoding(max_new_tokens=1)
 
 
 @pytest.fixture(scope="module", params=[name for name in FAMILIES if "-" not in name])
@@ -62,7 +63,7 @@ def test_joined_samples_are_the_batch_that_the_processor_makes(tiny: TinyModel) 
 def test_answers_do_not_depend_on_batches(tiny: TinyModel) -> None:
     live = LiveModel(tiny.load(), tiny.processor)
     prepared = [
-        Prepared(each.identifier, prepare(live, each), each.stopping) for each in questions(tiny)
+        Prepared(each.identifier, prepare(live, each), each.decoding) for each in questions(tiny)
     ]
     together = Generator(live, batch_size=8).answers(prepared)
     alone = Generator(live, batch_size=1).answers(prepared)
@@ -75,18 +76,18 @@ def live(checkpoint: Path) -> LiveModel:
 
 
 @pytest.fixture
-def ask(live: LiveModel) -> Callable[[int, Stopping], Prepared]:
-    def ask(number: int, stopping: Stopping) -> Prepared:
+def ask(live: LiveModel) -> Callable[[int, Decoding], Prepared]:
+    def ask(number: int, decoding: Decoding) -> Prepared:
         image = Image.fromarray(picture((20, 20), number))
-        request = Request(f"q{number}", f"w{number}", (image,), stopping)
-        return Prepared(request.identifier, prepare(live, request), stopping)
+        request = Request(f"q{number}", f"w{number}", (image,), decoding)
+        return Prepared(request.identifier, prepare(live, request), decoding)
 
     return ask
 
 
 def test_memory_that_runs_out_halves_the_batch_and_goes_on(
     live: LiveModel,
-    ask: Callable[[int, Stopping], Prepared],
+    ask: Callable[[int, Decoding], Prepared],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prepared = [ask(number, ONE_TOKEN) for number in range(11)]
@@ -108,7 +109,7 @@ def test_memory_that_runs_out_halves_the_batch_and_goes_on(
 
 def test_one_sample_that_does_not_fit_is_named(
     live: LiveModel,
-    ask: Callable[[int, Stopping], Prepared],
+    ask: Callable[[int, Decoding], Prepared],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def generate(**inputs: Any) -> Any:
@@ -120,13 +121,13 @@ def test_one_sample_that_does_not_fit_is_named(
 
 
 def test_answers_end_at_texts_and_others_of_the_batch_go_on(
-    live: LiveModel, ask: Callable[[int, Stopping], Prepared]
+    live: LiveModel, ask: Callable[[int, Decoding], Prepared]
 ) -> None:
-    free = Stopping(max_new_tokens=6)
+    free = Decoding(max_new_tokens=6)
     whole = Generator(live, 4).answers([ask(number, free) for number in range(8)])
     assert len({answer.split()[1] for answer in whole}) > 1
     word = whole[0].split()[1]
-    stopping = Stopping(max_new_tokens=6, strings=(word,))
-    cut = Generator(live, 4).answers([ask(number, stopping) for number in range(8)])
+    decoding = Decoding(max_new_tokens=6, stop=(word,))
+    cut = Generator(live, 4).answers([ask(number, decoding) for number in range(8)])
     assert cut == [answer.partition(word)[0] for answer in whole]
     assert cut[0] != whole[0]
