@@ -12,7 +12,7 @@ import yaml
 from lmms_eval.tasks import TaskManager, get_task_dict
 
 from pruners.errors import DataError
-from search.embedded import CHECKPOINT, CLIP
+from search.embedded import CHECKPOINT
 from search.embedded.benchmark import SPLITS, TASKS, load_split
 from search.lmms.embedded_tasks import group_name, main, task_name, write_tasks
 
@@ -65,14 +65,29 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         main()
 
 
+def run_lmms_eval(folder: Path, *start: str) -> dict[str, float]:
+    """Accuracy of each task that lmms-eval's command line prints."""
+    command = [
+        *(sys.executable, *start, "-m", "lmms_eval", "--model", "prunetune", "--batch_size", "4"),
+        *("--model_args", f"pretrained={CHECKPOINT},device=cpu"),
+        *("--include_path", str(folder), "--tasks", group_name("search")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
+    table = [line.split("|") for line in done.stdout.splitlines() if "|accuracy|" in line]
+    rows = [[cell.strip(" -") for cell in row] for row in table]
+    return {row[1]: float(row[row.index("↑") + 1]) for row in rows}
+
+
 def test_the_command_line_of_lmms_eval_finds_the_model_and_the_tasks(tmp_path: Path) -> None:
     write_tasks(tmp_path, ["search"], samples=2)
-    command = [
-        *(sys.executable, "-m", "lmms_eval", "--model", "prunetune", "--batch_size", "4"),
-        *("--model_args", f"pretrained={CHECKPOINT},text_tower={CLIP},device=cpu"),
-        *("--include_path", str(tmp_path), "--tasks", group_name("search")),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
-    table = [line.split("|") for line in done.stdout.splitlines() if "accuracy" in line]
-    tasks = {line[1].strip(" -") for line in table}
-    assert tasks == {group_name("search"), *(task_name(task, "search") for task in TASKS)}
+    expected = {group_name("search"), *(task_name(task, "search") for task in TASKS)}
+    assert set(run_lmms_eval(tmp_path)) == expected
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_samples(tmp_path: Path) -> None:
+    write_tasks(tmp_path, ["search"], samples=7)
+    alone = run_lmms_eval(tmp_path)
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    assert len(set(alone.values())) > 1
+    assert run_lmms_eval(tmp_path, *launch) == alone
