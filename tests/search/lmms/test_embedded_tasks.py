@@ -11,6 +11,7 @@ import pytest
 import yaml
 from lmms_eval.tasks import TaskManager, get_task_dict
 
+from pruners import published, save_schedule
 from pruners.errors import DataError
 from search.embedded import CHECKPOINT
 from search.embedded.benchmark import SPLITS, TASKS, load_split
@@ -66,10 +67,12 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def run_lmms_eval(folder: Path, *start: str) -> dict[str, float]:
-    """Accuracy of each task that lmms-eval's command line prints."""
+    """Accuracy of each task that lmms-eval's command line prints, under a schedule."""
+    schedule = folder / "schedule.json"
+    save_schedule(published("visiondrop", 32), schedule)
     command = [
         *(sys.executable, *start, "-m", "lmms_eval", "--model", "prunetune", "--batch_size", "4"),
-        *("--model_args", f"pretrained={CHECKPOINT},device=cpu"),
+        *("--model_args", f"pretrained={CHECKPOINT},schedule={schedule},device=cpu"),
         *("--include_path", str(folder), "--tasks", group_name("search")),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
