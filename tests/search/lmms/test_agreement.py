@@ -17,8 +17,8 @@ from space.budgets import Budget
 
 from .asking import evaluate
 
-SPLIT = "report"
-PER_TASK = 12
+SPLIT = "confirm"
+PER_TASK = 8
 METHODS = ("visiondrop", "desap", "fastv")
 ON_THE_CPU = f"pretrained={CHECKPOINT},dtype=float32"
 
