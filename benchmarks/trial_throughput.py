@@ -18,6 +18,7 @@ load on the machine falls on all of them.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -89,12 +90,13 @@ def measure(work: Path, samples: int, trials: int, seed: int) -> dict[str, Any]:
     parts: dict[str, float] = defaultdict(float)
     splits = {name: range(len(evaluator.samples(name))) for name in ("search", "confirm", "report")}
 
-    def own(schedule: Schedule) -> None:
-        for split, indices in splits.items():
-            evaluator.score(schedule, split, indices)
+    def own(schedule: Schedule) -> float:
+        scores = [evaluator.score(schedule, split, places) for split, places in splits.items()]
+        return float(np.concatenate(scores).mean())
 
     own(schedules[0])  # loads model and tasks, and fills the cache with what trials share
     seconds: dict[str, list[float]] = defaultdict(list)
+    accuracies: dict[str, list[float | None]] = defaultdict(list)
     with timed_parts(evaluator, parts):
         for number, schedule in enumerate(schedules[1:]):
             path = work / f"schedule-{number}.json"
@@ -105,7 +107,7 @@ def measure(work: Path, samples: int, trials: int, seed: int) -> dict[str, Any]:
                 ("prunetune", lambda schedule=schedule: own(schedule)),
             ):
                 started = time.perf_counter()
-                way()
+                accuracies[name].append(way())
                 seconds[name].append(time.perf_counter() - started)
     own_time = sum(seconds["prunetune"])
     shares = {name: value / own_time for name, value in parts.items()}
@@ -115,6 +117,7 @@ def measure(work: Path, samples: int, trials: int, seed: int) -> dict[str, Any]:
         "samples": samples,
         "batch_size": BATCH,
         "seconds": dict(seconds),
+        "accuracies": dict(accuracies),
         "trials_per_hour": {name: 3600 / value for name, value in medians.items()},
         "times_as_many": {name: value / medians["prunetune"] for name, value in medians.items()},
         "parts": shares,
@@ -180,17 +183,20 @@ def draw_schedules(evaluator: TaskEvaluator, trials: int, seed: int) -> list[Sch
     return [as_measured(space.decode(point), evaluator.shape) for point in points]
 
 
-def run_plain(folder: Path, schedule: Path) -> None:
-    """Measure a schedule in a new process of lmms-eval."""
+def run_plain(folder: Path, schedule: Path) -> float:
+    """Measure a schedule in a new process of lmms-eval: its accuracy as printed."""
     model = f"pretrained={CHECKPOINT},schedule={schedule},text_tower={CLIP},device=cpu"
     command = [sys.executable, "-m", "lmms_eval", "--model", "prunetune", "--model_args", model]
     command += ["--include_path", str(folder), "--tasks", TASK, "--batch_size", str(BATCH)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
-    if "pope_accuracy" not in done.stdout:
-        raise RuntimeError(f"lmms-eval printed no result:\n{done.stderr[-2000:]}")
+    for line in done.stdout.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if "pope_accuracy" in cells:
+            return float(next(cell for cell in cells if re.fullmatch(r"[01]\.\d+", cell)))
+    raise RuntimeError(f"lmms-eval printed no result:\n{done.stderr[-2000:]}")
 
 
-def make_loop(folder: Path) -> Callable[[Schedule], None]:
+def make_loop(folder: Path) -> Callable[[Schedule], float]:
     """Load a model once, for lmms-eval's own evaluation of one schedule after the other."""
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
@@ -203,13 +209,14 @@ def make_loop(folder: Path) -> Callable[[Schedule], None]:
     model = BenchmarkedModel(loaded, batch_size=BATCH)
     manager = TaskManager("ERROR", include_path=str(folder), include_defaults=False)
 
-    def measure_schedule(schedule: Schedule) -> None:
+    def measure_schedule(schedule: Schedule) -> float:
         with apply_schedule(
             loaded.model, schedule, processor=loaded.processor, text_tower=str(CLIP)
         ):
-            simple_evaluate(
+            results = simple_evaluate(
                 model=model, tasks=[TASK], task_manager=manager, batch_size=BATCH, bootstrap_iters=0
             )
+        return float(results["results"][TASK]["pope_accuracy,none"])
 
     return measure_schedule
 

@@ -117,10 +117,13 @@ def expected_time(plan: Plan, settings: SearchSettings) -> ExpectedTime:
 def _seconds_per_sample(measurements: Measurements, schedule: Schedule) -> float:
     """Time a block of samples; the one before it is not timed, as it pays for loading."""
     measured = as_measured(schedule, measurements.evaluator.shape)
-    measurements.scores(measured, "search", range(BLOCK))
+    available = len(measurements.samples("search"))
+    block = max(1, min(BLOCK, available // 2))
+    measurements.scores(measured, "search", range(min(block, available)))
+    timed = range(block, min(2 * block, available)) or range(block)
     started = time.perf_counter()
-    measurements.scores(measured, "search", range(BLOCK, 2 * BLOCK))
-    return (time.perf_counter() - started) / BLOCK
+    measurements.scores(measured, "search", timed)
+    return (time.perf_counter() - started) / len(timed)
 
 
 def _minutes(seconds: float) -> str:

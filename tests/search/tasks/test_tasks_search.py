@@ -50,6 +50,24 @@ def test_a_search_on_six_benchmarks_gives_a_schedule_with_evidence(
     assert "report" in capsys.readouterr().err
 
 
+def test_without_the_extra_the_message_has_the_command_that_installs_it(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.tasks.extra._MODULES", ("lmms_eval", "not_installed_here"))
+    assert run(command) == 2
+    error = capsys.readouterr().err
+    assert "not_installed_here" in error
+    assert "pip install --no-deps lmms-eval==0.7.3" in error
+
+
+def test_a_dry_run_works_on_few_samples_and_keeps_no_study(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command, "--dry-run", "--search-samples", "4"]) == 0
+    assert "Expected time" in capsys.readouterr().out
+    assert not (tmp_path / "study").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
