@@ -13,8 +13,10 @@ from lmms_eval import evaluator as lmms_evaluator
 from lmms_eval.api.model import lmms
 from lmms_eval.tasks import TaskManager
 
-from pruners.errors import DataError
+from pruners.errors import DataError, InputError
 from pruners.published import dense, published
+from pruners.runtime import apply_schedule
+from pruners.vision_outputs import VisionOutputs
 from search.evaluators import SPLITS
 from search.tasks.answering import Answering
 from search.tasks.catalogue import TASKS
@@ -278,3 +280,20 @@ def test_sharp_search_samples_depend_on_detail_and_the_other_splits_are_plain(ma
     assert len(names) == len(set(names))
     assert "prefers samples" in sharp.measured_on
     assert "prefers samples" not in plain.measured_on
+
+
+def test_schedules_that_prune_inside_the_tower_see_pixels(make: Make) -> None:
+    evaluator = make("gqa")
+    schedule = published("tome", 8, evaluator.shape)
+    answering = evaluator._answering
+    live = answering._live
+    evaluator.score(dense(evaluator.shape), "search", range(24))  # images are encoded by now
+    calls = []
+    hook = live.model.model.vision_tower.register_forward_hook(lambda *args: calls.append(1))
+    evaluator.score(schedule, "search", range(24))
+    hook.remove()
+    assert calls
+    with apply_schedule(live.model, schedule) as handle:
+        assert handle.prunes_in_tower
+        with pytest.raises(InputError, match="pass pixel values"):
+            handle.encoded_images(VisionOutputs())
