@@ -46,6 +46,8 @@ class KnownTask:
             image of MME are. Of MMBench's index the last six digits count: the rest numbers the
             rotations of a question's choices.
         strata: Columns, or ``column.field``, in whose values subsets are like the whole.
+        image_column: Column that names a row's image, or holds it; samples of the same image never
+            stand in different subsets.
         balanced: Whether subsets hold as many samples of each stratum as of any other.
         only: A column and the value of the rows that are used; None for all rows.
         images: Where images are if not in the rows.
@@ -58,6 +60,7 @@ class KnownTask:
     id_columns: tuple[str, ...] = ()
     groups: bool = False
     strata: tuple[str, ...] = ()
+    image_column: str = "image"
     balanced: bool = False
     only: tuple[str, str] | None = None
     images: ImageTable | None = None
@@ -80,10 +83,16 @@ _TASKS = (
         "exact match in %",
         id_columns=("id",),
         strata=("types.structural",),
+        image_column="imageId",
         images=_GQA_IMAGES,
     ),
     KnownTask(
-        "gqa_lite", "gqa", "exact match in %", id_columns=("id",), strata=("types.structural",)
+        "gqa_lite",
+        "gqa",
+        "exact match in %",
+        id_columns=("id",),
+        strata=("types.structural",),
+        image_column="imageId",
     ),
     KnownTask(
         "pope",
@@ -92,6 +101,7 @@ _TASKS = (
         rule="pope",
         id_columns=("category", "question_id"),
         strata=("category", "answer"),
+        image_column="image_source",
     ),
     KnownTask(
         "mme",
@@ -101,6 +111,7 @@ _TASKS = (
         id_columns=("category", "question_id"),
         groups=True,
         strata=("category",),
+        image_column="question_id",
         balanced=True,
     ),
     KnownTask(name="mmbench_en_dev_static", **_MMBENCH),  # type: ignore[arg-type]
@@ -112,14 +123,22 @@ _TASKS = (
         "VQA accuracy in %",
         id_columns=("question_id",),
         strata=("answer_type",),
+        image_column="image_id",
     ),
-    KnownTask("textvqa_val", "textvqa", "VQA accuracy in %", id_columns=("question_id",)),
+    KnownTask(
+        "textvqa_val",
+        "textvqa",
+        "VQA accuracy in %",
+        id_columns=("question_id",),
+        image_column="image_id",
+    ),
     KnownTask(
         "vizwiz_vqa_val",
         "vizwiz_vqa",
         "VQA accuracy in %",
         id_columns=("question_id",),
         strata=("category",),
+        image_column="question_id",
     ),
     KnownTask(
         "seedbench",
@@ -128,6 +147,7 @@ _TASKS = (
         rule="seed",
         id_columns=("question_id",),
         strata=("question_type_id",),
+        image_column="data_id",
         only=("data_type", "image"),
     ),
 )

@@ -197,6 +197,7 @@ class TaskEvaluator:
                 sizes,
                 self._seed,
                 balanced=task.known.balanced,
+                images=[sample.image for sample in samples],
             )
             for split, indices in subsets.items():
                 drawn = [_Chosen(task, samples[index]) for index in indices]

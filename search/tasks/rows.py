@@ -15,6 +15,9 @@ from search.tasks.catalogue import KnownTask
 _ROTATIONS = 1_000_000
 """MMBench numbers the rotations of a question's choices in the millions of its index."""
 
+_BATCH = 64
+"""Rows whose images are in memory at once while they are hashed."""
+
 
 @dataclass(frozen=True)
 class BenchmarkSample:
@@ -24,11 +27,13 @@ class BenchmarkSample:
         identifier: The same in every copy of the data set, and unique in it.
         stratum: Group whose share subsets keep.
         rows: Indices of its rows in the data set.
+        image: Names its image: the same for samples of the same image.
     """
 
     identifier: str
     stratum: str
     rows: tuple[int, ...]
+    image: str
 
 
 def benchmark_samples(task: KnownTask, rows: Any) -> list[BenchmarkSample]:
@@ -72,11 +77,13 @@ def benchmark_samples(task: KnownTask, rows: Any) -> list[BenchmarkSample]:
     members: dict[str, list[int]] = {}
     for identifier, number in zip(identifiers, used, strict=True):
         members.setdefault(identifier, []).append(number)
+    images = _image_names(task, raw)
     return [
         BenchmarkSample(
             identifier,
             "/".join(str(_field(records[numbers[0]], column)) for column in strata),
             tuple(numbers),
+            identifier if images is None else images[numbers[0]],
         )
         for identifier, numbers in members.items()
     ]
@@ -102,6 +109,19 @@ def _identifier(task: KnownTask, record: Mapping[str, Any]) -> str:
     if task.rule == "mmbench":
         values = [int(values[0]) % _ROTATIONS]
     return "/".join(str(value) for value in values)
+
+
+def _image_names(task: KnownTask, raw: Any) -> list[str] | None:
+    """Name each row's image, by its bytes where no column does; None where rows have no images."""
+    column = task.image_column if task.image_column in raw.column_names else "image"
+    if column not in raw.column_names:
+        return None
+    stored = raw.select_columns([column])
+    return [
+        content_hash([value])
+        for batch in stored.iter(batch_size=_BATCH)
+        for value in batch[column].to_pylist()
+    ]
 
 
 def _made_unique(identifiers: Sequence[str]) -> list[str]:

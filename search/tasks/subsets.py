@@ -20,11 +20,14 @@ def disjoint_subsets(
     seed: int,
     *,
     balanced: bool = False,
+    images: Sequence[str] | None = None,
 ) -> dict[str, list[int]]:
     """Draw disjoint subsets in which the strata have the shares that they have in the whole.
 
-    The draw depends on identifiers, not on the order of rows. A subset does not change when those
-    drawn after it are of another size.
+    The draw depends on identifiers, not on the order of rows. Where several samples have the same
+    image, images are first divided among the subsets, by the subsets' sizes, so that no image is
+    in two of them. Elsewhere a subset does not change when those drawn after it are of another
+    size.
 
     Args:
         identifiers: Identifier of each sample, all different.
@@ -34,12 +37,13 @@ def disjoint_subsets(
         seed: Seed of the draw.
         balanced: Whether strata have equal shares instead: those with more samples than the
             smallest are cut to its size first, and subsets to a multiple of their number.
+        images: Identifier of each sample's image; None where each has its own.
 
     Returns:
-        Indices of each subset's samples, rising.
+        Indices of each subset's samples, rising; fewer than wanted where its images have fewer.
 
     Raises:
-        DataError: There are fewer samples than subsets.
+        DataError: There are fewer samples, or fewer images, than subsets.
     """
     left = sorted(range(len(identifiers)), key=lambda index: identifiers[index])
     if balanced:
@@ -52,13 +56,38 @@ def disjoint_subsets(
     if balanced:
         distinct = len(set(strata))
         wanted = {name: size - size % distinct or size for name, size in wanted.items()}
+    pools = _divided_by_image(left, images, wanted, seed) if images is not None else None
     subsets = {}
     for number, (name, size) in enumerate(wanted.items()):
-        drawn = _draw(left, [strata[index] for index in left], size, seed + number)
+        pool = left if pools is None else pools[name]
+        drawn = _draw(pool, [strata[index] for index in pool], size, seed + number)
         subsets[name] = sorted(drawn)
         taken = set(drawn)
         left = [index for index in left if index not in taken]
     return subsets
+
+
+def _divided_by_image(
+    indices: Sequence[int], images: Sequence[str], sizes: Mapping[str, int], seed: int
+) -> dict[str, list[int]] | None:
+    """Divide samples by image, in proportion to sizes; None where no two have the same image."""
+    members: dict[str, list[int]] = {}
+    for index in indices:
+        members.setdefault(images[index], []).append(index)
+    if len(members) == len(indices):
+        return None
+    if len(members) < len(sizes):
+        raise DataError(
+            f"samples of {len(members)} images cannot be divided into {len(sizes)} subsets "
+            "without an image in two of them; give samples of more images"
+        )
+    names = sorted(members)
+    pools: dict[str, list[int]] = {name: [] for name in sizes}
+    for place in np.random.default_rng(seed).permutation(len(names)):
+        neediest = min(sizes, key=lambda name: len(pools[name]) / sizes[name])
+        pools[neediest] += members[names[place]]
+    order = {index: place for place, index in enumerate(indices)}
+    return {name: sorted(pool, key=order.__getitem__) for name, pool in pools.items()}
 
 
 def _that_fit(sizes: Mapping[str, int], available: int) -> dict[str, int]:

@@ -72,6 +72,40 @@ def test_the_draw_follows_identifiers_and_seed_and_not_the_order_of_rows() -> No
     assert larger["search"] == first["search"]
 
 
+@settings(deadline=None)
+@given(
+    images=st.lists(st.integers(0, 12), min_size=10, max_size=80),
+    sizes=st.tuples(*[st.integers(1, 30)] * 3),
+    seed=st.integers(0, 100),
+)
+def test_no_image_is_in_two_subsets(
+    images: list[int], sizes: tuple[int, int, int], seed: int
+) -> None:
+    identifiers = [f"s{number:02}" for number in range(len(images))]
+    names = [str(image) for image in images]
+    wanted = dict(zip(NAMES, sizes, strict=True))
+    strata = ["a" if number % 3 else "b" for number in range(len(images))]
+    if len(set(names)) < 3:
+        with pytest.raises(DataError, match="images cannot be divided"):
+            disjoint_subsets(identifiers, strata, wanted, seed, images=names)
+        return
+    subsets = disjoint_subsets(identifiers, strata, wanted, seed, images=names)
+    assert all(1 <= len(subsets[name]) <= wanted[name] for name in NAMES)
+    shown = [{names[index] for index in subsets[name]} for name in NAMES]
+    assert sum(map(len, shown)) == len(set.union(*shown))
+
+
+def test_subsets_get_all_they_ask_for_where_images_have_many_samples() -> None:
+    # As GQA's testdev: 398 images with about 32 questions each.
+    images = [str(number % 398) for number in range(12_578)]
+    identifiers = [f"{number:05}" for number in range(12_578)]
+    strata = ["query" if number % 2 else "verify" for number in range(12_578)]
+    sizes = {"search": 200, "confirm": 100, "report": 500}
+    subsets = disjoint_subsets(identifiers, strata, sizes, seed=0, images=images)
+    assert {name: len(each) for name, each in subsets.items()} == sizes
+    assert len({images[index] for index in subsets["search"]}) > 80
+
+
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(DataError, match="2 samples cannot be divided into 3"):
         disjoint_subsets(["a", "b"], ["", ""], dict.fromkeys(NAMES, 1), seed=0)

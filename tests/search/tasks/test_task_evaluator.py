@@ -297,3 +297,26 @@ def test_schedules_that_prune_inside_the_tower_see_pixels(make: Make) -> None:
         assert handle.prunes_in_tower
         with pytest.raises(InputError, match="pass pixel values"):
             handle.encoded_images(VisionOutputs())
+
+
+def test_questions_on_one_image_stand_in_the_same_split(
+    make: Make, tmp_path: Path, rows: dict[str, Path]
+) -> None:
+    import datasets
+
+    from tests.search.tasks.rows import image, pope, scienceqa
+
+    named = [{**pope(number), "image_source": f"COCO_{number // 6}"} for number in range(60)]
+    unnamed = [{**scienceqa(number), "image": image(number // 6)} for number in range(60)]
+    shown = {}
+    for name, made in (("pope", named), ("scienceqa_img", unnamed)):
+        folder = tmp_path / name
+        folder.mkdir()
+        datasets.Dataset.from_list(made).to_parquet(folder / "rows.parquet")
+        evaluator = make(name)
+        evaluator._settings.data[name] = folder
+        for split in SPLITS:
+            for each in evaluator._chosen_in(split):
+                shown.setdefault((name, each.sample.rows[0] // 6), set()).add(split)
+    assert len(shown) == 20
+    assert all(len(splits) == 1 for splits in shown.values())
