@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 import pruners
+import search.lmms
+import search.tasks
 from pruners.runtime import apply_schedule
 from pruners.schedule import Schedule
 from pruners.text_tower import TextTower
@@ -28,6 +30,9 @@ Question = tuple[LoadedTask, int, str]
 
 _THREADS = 4
 """Threads that decode and prepare images."""
+
+_AT_ONCE = 256
+"""Questions whose inputs are in memory at once: with what stages read, about 10 MB each."""
 
 
 class Answering:
@@ -53,12 +58,16 @@ class Answering:
         self._live = live
         self._cache = cache
         self._model = cache_key(
-            model=fingerprint, dtype=str(live.dtype), processor=live.processing()
+            model=fingerprint,
+            dtype=str(live.dtype),
+            processor=live.processing(),
+            attention=str(live.model.config._attn_implementation),
+            code=_code(),
         )
         self._named_tower = text_tower
         self._towers: dict[str, TextTower] = {}
         self._generator = Generator(live, batch_size)
-        self._encoder = ImageEncoder(live, cache, self._code, batch_size)
+        self._encoder = ImageEncoder(live, cache, batch_size)
 
     def answers(
         self, schedule: Schedule, questions: Sequence[Question], shrinkage: int = 1
@@ -83,29 +92,42 @@ class Answering:
                 kind="answer",
                 sample=sample,
                 schedule=schedule.content_hash,
-                code=self._code,
                 device=self._live.device.type,
             )
             for sample in samples
         ]
         answers = [self._known(key) for key in keys]
         missing = [place for place, answer in enumerate(answers) if answer is None]
-        if missing:
-            prepared = self._prepared([questions[place] for place in missing], shrinkage)
-            tower = self._text_tower(schedule)
-            with apply_schedule(
-                self._live.model, schedule, processor=self._live.processor, text_tower=tower
-            ) as handle:
-                if not handle.prunes_in_tower:
-                    prepared = self._encoder.encoded(
-                        prepared, [samples[place] for place in missing], tower
-                    )
-                new = self._generator.answers(prepared, partial(self._encoder.arguments, handle))
-            for place, answer in zip(missing, new, strict=True):
+        for start in range(0, len(missing), _AT_ONCE):
+            places = missing[start : start + _AT_ONCE]
+            new = self._new_answers(
+                schedule,
+                [questions[place] for place in places],
+                [samples[place] for place in places],
+                shrinkage,
+            )
+            for place, answer in zip(places, new, strict=True):
                 answers[place] = answer
                 text = np.frombuffer(answer.encode(), dtype=np.uint8).copy()
                 self._cache.put(keys[place], {"answer": torch.from_numpy(text)})
         return [answer for answer in answers if answer is not None]
+
+    def _new_answers(
+        self,
+        schedule: Schedule,
+        questions: Sequence[Question],
+        samples: Sequence[str],
+        shrinkage: int,
+    ) -> list[str]:
+        """Ask the model; `samples` has the key of each question's inputs."""
+        prepared = self._prepared(questions, shrinkage)
+        tower = self._text_tower(schedule)
+        with apply_schedule(
+            self._live.model, schedule, processor=self._live.processor, text_tower=tower
+        ) as handle:
+            if not handle.prunes_in_tower:
+                prepared = self._encoder.encoded(prepared, samples, tower)
+            return self._generator.answers(prepared, partial(self._encoder.arguments, handle))
 
     def _known(self, key: str) -> str | None:
         found = self._cache.get(key)
@@ -150,12 +172,13 @@ class Answering:
             self._towers[name] = TextTower.load(name)
         return self._towers[name]
 
-    @cached_property
-    def _code(self) -> str:
-        """Hash of the pruning code and of the libraries below it: answers change with them."""
-        digest = hashlib.sha256()
-        for path in sorted(Path(pruners.__file__).parent.rglob("*.py")):
+
+def _code() -> str:
+    """Hash of the code that prepares, prunes and decodes, and of the libraries below it."""
+    digest = hashlib.sha256()
+    for package in (pruners, search.lmms, search.tasks):
+        for path in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
             digest.update(path.read_bytes())
-        for library in ("torch", "transformers"):
-            digest.update(version(library).encode())
-        return digest.hexdigest()
+    for library in ("torch", "transformers", "tokenizers"):
+        digest.update(version(library).encode())
+    return digest.hexdigest()

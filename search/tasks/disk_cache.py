@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _KEPT = 0.9
 """Share of the bound that is left after the least recently used files were deleted."""
 
+_UNCHECKED = 0.05
+"""Share of the bound that a process writes before it looks again at what others have written."""
+
 
 def default_folder() -> Path:
     """Folder of the cache where the user names none: ``$XDG_CACHE_HOME/prunetune``."""
@@ -41,13 +44,14 @@ class DiskCache:
 
     Args:
         folder: The folder; created when something is kept.
-        limit: Bytes at which the least recently used files are deleted.
+        limit: Bytes that the files may have; near it the least recently used are deleted. Each
+            further process may pass it by a twentieth.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
         self._limit = limit
-        self._bytes: int | None = None
+        self._written: int | None = None
 
     def get(self, key: str) -> dict[str, Tensor] | None:
         """Look a set up.
@@ -86,12 +90,11 @@ class DiskCache:
                 temporary.write_bytes(content)
         except OSError:
             return
-        if self._bytes is None:
-            self._bytes = sum(size for _, size, _ in self._files())
-        else:
-            self._bytes += len(content)
-        if self._bytes > self._limit:
+        written = None if self._written is None else self._written + len(content)
+        if written is None or written > _UNCHECKED * self._limit:
             self._shrink()
+            written = 0
+        self._written = written
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.safetensors"
@@ -99,7 +102,7 @@ class DiskCache:
     def _files(self) -> list[tuple[float, int, Path]]:
         """List the files: when each was last used, its size and path."""
         files = []
-        for path in self._folder.glob("??/*.safetensors"):
+        for path in self._folder.glob("??/*.safetensors"):  # with those of killed processes
             try:
                 status = path.stat()
             except OSError:  # another process has deleted it
@@ -110,9 +113,10 @@ class DiskCache:
     def _shrink(self) -> None:
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
+        if total <= (1 - _UNCHECKED) * self._limit:
+            return
         for _, size, path in files:
             if total <= _KEPT * self._limit:
                 break
             path.unlink(missing_ok=True)
             total -= size
-        self._bytes = total

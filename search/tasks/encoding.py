@@ -7,15 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pruners.adapters import adapter_for
+from pruners.errors import DataError, PrunetuneError
 from pruners.runtime import PrunedModel
 from pruners.text_tower import TextTower
 from pruners.vision import all_parts, encode_images
-from pruners.vision_outputs import VisionOutputs
+from pruners.vision_outputs import VisionOutputs, VisionParts
 from pruners.vision_towers.batched import BatchedTower
 from search.tasks.disk_cache import DiskCache, cache_key
-from search.tasks.generation import Prepared
+from search.tasks.generation import Prepared, out_of_memory
 from search.tasks.live_model import LiveModel
 
 _PIXELS = "pixel_values"
@@ -30,14 +32,12 @@ class ImageEncoder:
     Args:
         live: The model.
         cache: Keeps what was computed.
-        code: Hash of the code that computes it.
-        batch_size: Images per call of the tower.
+        batch_size: Questions per call of the tower; halved for good when memory runs out.
     """
 
-    def __init__(self, live: LiveModel, cache: DiskCache, code: str, batch_size: int) -> None:
+    def __init__(self, live: LiveModel, cache: DiskCache, batch_size: int) -> None:
         self._live = live
         self._cache = cache
-        self._code = code
         self._batch_size = batch_size
         adapter = adapter_for(live.model)
         self._encodes = adapter.projector is not None and isinstance(
@@ -56,6 +56,10 @@ class ImageEncoder:
 
         Returns:
             The questions; those without images, or of other families, as they are.
+
+        Raises:
+            DataError: Images cannot be encoded, or those of one question need more memory than
+                there is; the message names the questions.
         """
         done = list(questions)
         if not self._encodes:
@@ -67,7 +71,6 @@ class ImageEncoder:
                 sample=key,
                 parts=repr(sorted(map(str, parts.saliency_layers))) + repr(sorted(parts.encodings)),
                 text_tower=tower.name if tower is not None else "",
-                code=self._code,
                 device=self._live.device.type,
             )
             for key in keys
@@ -81,11 +84,14 @@ class ImageEncoder:
                 missing.append(place)
             else:
                 done[place] = replace(question, vision=VisionOutputs.from_tensors(found))
-        for start in range(0, len(missing), self._batch_size):
+        start = 0
+        while start < len(missing):
             places = missing[start : start + self._batch_size]
             pixels = [questions[place].inputs[_PIXELS] for place in places]
-            with torch.inference_mode():
-                outputs = encode_images(self._live.model, torch.cat(pixels), tower, parts)
+            outputs = self._encode([questions[place] for place in places], pixels, tower, parts)
+            if outputs is None:  # memory ran out, and the batches are smaller now
+                continue
+            start += len(places)
             first = 0
             for place, own in zip(places, pixels, strict=True):
                 chosen = torch.arange(first, first + len(own), device=self._live.device)
@@ -94,6 +100,34 @@ class ImageEncoder:
                 self._cache.put(keys[place], vision.to_tensors())
                 done[place] = replace(questions[place], vision=vision)
         return done
+
+    @torch.inference_mode()
+    def _encode(
+        self,
+        questions: Sequence[Prepared],
+        pixels: Sequence[Tensor],
+        tower: TextTower | None,
+        parts: VisionParts,
+    ) -> VisionOutputs | None:
+        """Encode the images of a batch; None when it has to be tried again with fewer."""
+        from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+        try:
+            return encode_images(self._live.model, torch.cat(list(pixels)), tower, parts)
+        except PrunetuneError:
+            raise
+        except Exception as error:
+            if not should_reduce_batch_size(error):
+                names = ", ".join(question.identifier for question in questions)
+                raise DataError(
+                    f"the images of {names} cannot be encoded ({type(error).__name__}: {error}); "
+                    "mend these samples or leave their task out"
+                ) from error
+            if len(questions) == 1:
+                raise out_of_memory(questions[0]) from error
+        clear_device_cache(garbage_collection=True)
+        self._batch_size = len(questions) // 2
+        return None
 
     def arguments(self, handle: PrunedModel, batch: Sequence[Prepared]) -> dict[str, Any] | None:
         """Make the arguments that take the place of a batch's pixels.

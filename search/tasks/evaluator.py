@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -90,8 +91,14 @@ class TaskEvaluator:
             model=model_fingerprint(self.name),
             dtype=settings.dtype,
             device=settings.device or "",
-            text_tower=settings.text_tower or "",
+            text_tower=self._text_tower_fingerprint(),
         )
+
+    def _text_tower_fingerprint(self) -> str:
+        tower = self._settings.text_tower
+        if tower is None:
+            return ""
+        return model_fingerprint(tower) if Path(tower).is_dir() else tower
 
     def samples(self, split: str) -> Sequence[SampleKey]:
         """List a split's samples, task by task."""

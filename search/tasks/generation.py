@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pruners.errors import DataError, PrunetuneError
+from pruners.errors import DataError, InputError, PrunetuneError
 from pruners.vision_outputs import VisionOutputs
 from search.lmms.decoding import Decoding
 from search.tasks.live_model import LiveModel
@@ -88,16 +88,13 @@ class Generator:
 
         try:
             return self._generate(batch)
-        except PrunetuneError:
-            raise
         except Exception as error:
+            if isinstance(error, PrunetuneError) and not isinstance(error, InputError):
+                raise  # it is about the schedule or the model, whatever the question
             if not should_reduce_batch_size(error):
                 raise self._failure(batch, error) from error
             if len(batch) == 1:
-                raise DataError(
-                    f"sample {batch[0].identifier} alone needs more memory than there is; use a "
-                    "smaller --dtype, or a device with more"
-                ) from error
+                raise out_of_memory(batch[0]) from error
         clear_device_cache(garbage_collection=True)
         self.batch_size = len(batch) // 2
         return None
@@ -133,6 +130,14 @@ class Generator:
         )
         texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
         return [decoding.cut(text) for text in texts]
+
+
+def out_of_memory(question: Prepared) -> DataError:
+    """Say that a question does not fit into memory by itself."""
+    return DataError(
+        f"sample {question.identifier} alone needs more memory than there is; use a smaller "
+        "--dtype, or a device with more"
+    )
 
 
 def _none(batch: Sequence[Prepared]) -> None:

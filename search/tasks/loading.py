@@ -207,8 +207,12 @@ def _changes(known: KnownTask, manager: Any, folder: Path | None) -> dict[str, A
             "dataset",
             f"Local rows are given with --task-data {known.name}=FOLDER",
         )
+        options = dict(definition.get("dataset_kwargs") or {})
+        # It would ask for a login where none is needed; who is logged in is known without it.
+        options.pop("token", None)
+        changes: dict[str, Any] = {"dataset_kwargs": options}
         # Images of an own configuration would all be read into memory.
-        return {"process_docs": None} if known.images is not None else {}
+        return changes | ({"process_docs": None} if known.images is not None else {})
     files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
     if not files:
         raise DataError(

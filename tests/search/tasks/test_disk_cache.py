@@ -49,3 +49,17 @@ def test_a_damaged_file_is_a_miss_and_is_replaced(tmp_path: Path) -> None:
     assert cache.get(key) is None
     cache.put(key, {"values": torch.ones(3)})
     assert cache.get(key) is not None
+
+
+def test_the_bound_holds_for_several_processes_and_after_one_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "ab").mkdir()
+    left = tmp_path / "ab" / ".writing-1-ab.safetensors"  # half a file of a killed process
+    left.write_bytes(bytes(30_000))
+    os.utime(left, (0, 0))
+    processes = [DiskCache(tmp_path, 50_000) for _ in range(4)]
+    for number in range(60):
+        tensors = {"values": torch.zeros(250)}  # 1 kB
+        processes[number % 4].put(cache_key(sample=str(number)), tensors)
+    kept = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert kept <= 50_000 * (1 + 4 / 20)
+    assert not left.exists()

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pruners.errors import DataError
+from pruners.errors import DataError, InputError, ModelError
 from search.lmms.decoding import Decoding
 from search.tasks.generation import Generator, Prepared
-from search.tasks.live_model import LiveModel, load_live_model
+from search.tasks.live_model import LiveModel, load_live_model, model_fingerprint
 from search.tasks.preparing import join, prepare
 from search.tasks.requests import Request
 from tests.pruners.families import FAMILIES, TinyModel
@@ -131,3 +131,45 @@ def test_answers_end_at_texts_and_others_of_the_batch_go_on(
     cut = Generator(live, 4).answers([ask(number, decoding) for number in range(8)])
     assert cut == [answer.partition(word)[0] for answer in whole]
     assert cut[0] != whole[0]
+
+
+def test_inputs_that_cannot_be_pruned_are_named(
+    live: LiveModel,
+    ask: Callable[[int, Decoding], Prepared],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def generate(**inputs: Any) -> Any:
+        raise InputError("no image")
+
+    monkeypatch.setattr(live.model, "generate", generate)
+    with pytest.raises(DataError, match=r"sample q0 .*no image"):
+        Generator(live, batch_size=2).answers([ask(0, ONE_TOKEN), ask(1, ONE_TOKEN)])
+
+
+def test_a_device_that_is_not_there_is_named(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("Torch not compiled with CUDA enabled")  # what torch raises
+
+    monkeypatch.setattr(torch.nn.Module, "to", absent)
+    with pytest.raises(ModelError, match=r"cannot be loaded on cuda:0 .*not compiled with CUDA"):
+        load_live_model(str(checkpoint / "model"), device="cuda:0", dtype="auto")
+
+
+def test_other_files_of_a_model_are_another_model(tmp_path: Path) -> None:
+    folder = tmp_path / ".models"
+    folder.mkdir()
+    weights = bytearray(40 * 1024**2)
+    hashes = []
+    for place in (None, 1, 20 * 1024**2, len(weights) - 1):
+        if place is not None:  # training changes whole matrices
+            weights[place : place + 5 * 1024**2] = b"1" * len(weights[place : place + 5 * 1024**2])
+        (folder / "model.safetensors").write_bytes(weights)
+        hashes.append(model_fingerprint(str(folder)))
+    (folder / "config.json").write_text("{}")
+    hashes.append(model_fingerprint(str(folder)))
+    assert len(set(hashes)) == 5
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "note").write_text("of a download")
+    assert model_fingerprint(str(folder)) == hashes[-1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lmms_eval import evaluator as lmms_evaluator
 from lmms_eval.api.model import lmms
 from lmms_eval.tasks import TaskManager
@@ -18,9 +20,11 @@ from pruners.published import dense, published
 from pruners.runtime import apply_schedule
 from pruners.vision_outputs import VisionOutputs
 from search.evaluators import SPLITS
+from search.tasks import evaluator as evaluator_module
 from search.tasks.answering import Answering
 from search.tasks.catalogue import TASKS
 from search.tasks.evaluator import TaskEvaluator
+from search.tasks.loading import load_task
 from search.tasks.settings import TaskSettings
 
 OFFICIAL = {
@@ -320,3 +324,82 @@ def test_questions_on_one_image_stand_in_the_same_split(
                 shown.setdefault((name, each.sample.rows[0] // 6), set()).add(split)
     assert len(shown) == 20
     assert all(len(splits) == 1 for splits in shown.values())
+
+
+def test_images_that_do_not_fit_at_once_are_encoded_in_halves(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.tasks.answering._AT_ONCE", 10)
+    evaluator = make("gqa")
+    schedule = dense(evaluator.shape)
+    tower = evaluator._answering._live.model.model.vision_tower
+    seen = []
+
+    def scarce(module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        pixels = args[0] if args else inputs["pixel_values"]
+        seen.append(len(pixels))
+        if len(pixels) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = tower.register_forward_pre_hook(scarce, with_kwargs=True)
+    scores = evaluator.score(schedule, "search", range(24))
+    hook.remove()
+    assert seen == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    fresh = make("gqa")
+    object.__setattr__(fresh._settings, "cache", evaluator._settings.cache / "other")
+    assert fresh.score(schedule, "search", range(24)).tolist() == scores.tolist()
+
+
+@pytest.mark.parametrize("changed", ["library", "attention", "text tower"])
+def test_answers_of_other_code_or_weights_are_not_used_again(
+    changed: str, make: Make, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = tmp_path / "clip"
+    shutil.copytree(checkpoint / "clip", tower)
+    evaluator = make("gqa", text_tower=str(tower))
+    schedule = dense(evaluator.shape)
+    evaluator.score(schedule, "search", range(4))
+    if changed == "library":
+        monkeypatch.setattr("search.tasks.answering.version", lambda name: "0")
+    elif changed == "text tower":
+        (tower / "model.safetensors").write_bytes(b"other weights")
+    again = make("gqa", text_tower=str(tower))
+    if changed == "attention":
+        load = evaluator_module.load_live_model
+
+        def eager(*args: Any, **options: Any) -> Any:
+            live = load(*args, **options)
+            live.model.set_attn_implementation("eager")
+            return live
+
+        monkeypatch.setattr(evaluator_module, "load_live_model", eager)
+    model, calls = again._answering._live.model, []
+    stock = model.generate
+
+    def generate(**inputs: Any) -> Any:
+        calls.append(1)
+        return stock(**inputs)
+
+    monkeypatch.setattr(model, "generate", generate)
+    again.score(schedule, "search", range(4))
+    assert calls
+
+
+def test_data_sets_of_the_hub_that_are_open_need_no_login(
+    rows: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    asked = []
+    stock = datasets.load_dataset
+
+    def load_dataset(path: str, name: str | None = None, **options: Any) -> Any:
+        asked.append((path, options.get("token")))
+        return stock("parquet", data_files={"test": str(rows["pope"] / "rows.parquet")})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    loaded = load_task(TASKS["pope"])
+    assert asked == [("lmms-lab-encoder/POPE", None)]
+    assert len(loaded.samples) == 60
