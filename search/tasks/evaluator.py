@@ -20,7 +20,7 @@ from search.tasks.catalogue import known_tasks
 from search.tasks.disk_cache import DiskCache, cache_key, default_folder
 from search.tasks.extra import require_extra
 from search.tasks.live_model import load_live_model, model_fingerprint
-from search.tasks.loading import LoadedTask, load_task
+from search.tasks.loading import LoadedTask, load_task, parquet_files
 from search.tasks.rows import BenchmarkSample
 from search.tasks.scoring import Results, paper_metric, sample_score
 from search.tasks.settings import TaskSettings
@@ -56,6 +56,7 @@ class TaskEvaluator:
 
     Raises:
         SettingsError: A task is unknown or needs a judge, or lmms-eval is not installed.
+        DataError: A folder of rows has no parquet files, or a damaged one.
     """
 
     def __init__(self, model: str, settings: TaskSettings, seed: int = 0) -> None:
@@ -70,6 +71,8 @@ class TaskEvaluator:
                     f"{','.join(settings.names)}; add it there, or leave its folder out"
                 )
         require_extra()
+        for name, folder in settings.data.items():
+            parquet_files(name, folder)
 
     @property
     def measured_on(self) -> str:
@@ -80,6 +83,8 @@ class TaskEvaluator:
     @cached_property
     def shape(self) -> Shape:
         """Shape of the model, read off its configuration."""
+        # Asked for first: the hub's refusal comes at once there, and after many tries below.
+        _ = self._model_fingerprint
         tower = self._settings.text_tower or LLAVA_1_5_7B.text_tower
         return shape_from_pretrained(self.name, text_tower=tower)
 
@@ -88,11 +93,15 @@ class TaskEvaluator:
         """Hash of the model and of how it runs."""
         settings = self._settings
         return cache_key(
-            model=model_fingerprint(self.name),
+            model=self._model_fingerprint,
             dtype=settings.dtype,
             device=settings.device or "",
             text_tower=self._text_tower_fingerprint(),
         )
+
+    @cached_property
+    def _model_fingerprint(self) -> str:
+        return model_fingerprint(self.name)
 
     def _text_tower_fingerprint(self) -> str:
         tower = self._settings.text_tower

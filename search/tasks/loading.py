@@ -202,23 +202,20 @@ def _changes(known: KnownTask, manager: Any, folder: Path | None) -> dict[str, A
 
     definition = utils.load_yaml_config(manager.task_index[known.name]["yaml_path"], mode="full")
     if folder is None:
-        check_access(
+        commit = check_access(
             definition["dataset_path"],
             "dataset",
             f"Local rows are given with --task-data {known.name}=FOLDER",
         )
+        if not commit:
+            _check_downloaded(known, definition)
         options = dict(definition.get("dataset_kwargs") or {})
         # It would ask for a login where none is needed; who is logged in is known without it.
         options.pop("token", None)
         changes: dict[str, Any] = {"dataset_kwargs": options}
         # Images of an own configuration would all be read into memory.
         return changes | ({"process_docs": None} if known.images is not None else {})
-    files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
-    if not files:
-        raise DataError(
-            f"--task-data {known.name}={folder}: there is no parquet file; pass a folder with "
-            "rows in parquet files"
-        )
+    files = parquet_files(known.name, folder)
     split = definition.get("test_split") or definition.get("validation_split")
     return {
         "dataset_path": "parquet",
@@ -226,6 +223,53 @@ def _changes(known: KnownTask, manager: Any, folder: Path | None) -> dict[str, A
         "dataset_kwargs": {"data_files": {split: [str(file.resolve()) for file in files]}},
         "process_docs": None,
     }
+
+
+def parquet_files(task: str, folder: Path) -> list[Path]:
+    """List a folder's parquet files, in milliseconds.
+
+    Args:
+        task: Name of the task whose rows they hold, for messages.
+        folder: The folder.
+
+    Returns:
+        The files, by name.
+
+    Raises:
+        DataError: There is none, or one is damaged.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+    if not files:
+        raise DataError(
+            f"--task-data {task}={folder}: there is no parquet file; pass a folder with rows in "
+            "parquet files"
+        )
+    for file in files:
+        try:
+            parquet.read_schema(file)
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise DataError(
+                f"--task-data {task}: {file} is no parquet file ({error}); write it again"
+            ) from error
+    return files
+
+
+def _check_downloaded(known: KnownTask, definition: Mapping[str, Any]) -> None:
+    """Check that a data set is here, in offline mode: lmms-eval would try again and again."""
+    import datasets
+
+    path, name = definition["dataset_path"], definition.get("dataset_name")
+    try:
+        datasets.load_dataset_builder(path, name)
+    except Exception as error:
+        raise DataError(
+            f"the data set {path} of {known.name} has not been downloaded, and HF_HUB_OFFLINE "
+            f"forbids doing so ({error}); unset it, or pass local rows with --task-data "
+            f"{known.name}=FOLDER"
+        ) from error
 
 
 class ImageTableRows(Mapping[str, Any]):

@@ -399,7 +399,32 @@ def test_data_sets_of_the_hub_that_are_open_need_no_login(
         return stock("parquet", data_files={"test": str(rows["pope"] / "rows.parquet")})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *args: None)  # it is here
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     loaded = load_task(TASKS["pope"])
     assert asked == [("lmms-lab-encoder/POPE", None)]
     assert len(loaded.samples) == 60
+
+
+def test_a_data_set_that_offline_mode_lacks_is_named_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    def retried(*args: Any, **options: Any) -> None:
+        raise AssertionError("lmms-eval was asked, which tries for many seconds")
+
+    monkeypatch.setattr(datasets, "load_dataset", retried)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"has not been downloaded.*--task-data pope=FOLDER"):
+        load_task(TASKS["pope"])
+
+
+def test_a_damaged_file_of_rows_is_named(make: Make, tmp_path: Path) -> None:
+    evaluator = make("pope")
+    (tmp_path / "rows.parquet").write_bytes(b"half a file")
+    settings = evaluator._settings.model_copy(update={"data": {"pope": tmp_path}})
+    with pytest.raises(DataError, match=r"rows.parquet is no parquet file"):
+        TaskEvaluator(evaluator.name, settings)

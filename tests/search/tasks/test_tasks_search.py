@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from pruners import load_schedule
@@ -58,6 +59,20 @@ def test_without_the_extra_the_message_has_the_command_that_installs_it(
     error = capsys.readouterr().err
     assert "not_installed_here" in error
     assert "pip install --no-deps lmms-eval==0.7.3" in error
+
+
+def test_without_network_the_model_is_asked_for_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+    def retried(*args: object, **options: object) -> None:
+        raise AssertionError("transformers was asked, which tries for half a minute")
+
+    monkeypatch.setattr("search.tasks.evaluator.shape_from_pretrained", retried)
+    assert run(["--model", "llava-hf/llava-1.5-7b-hf", "--budget", "2", "--tasks", "gqa"]) == 2
+    assert "cannot be reached" in capsys.readouterr().err
 
 
 def test_a_dry_run_works_on_few_samples_and_keeps_no_study(
