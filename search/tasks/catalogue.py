@@ -46,6 +46,7 @@ class KnownTask:
             image of MME are. Of MMBench's index the last six digits count: the rest numbers the
             rotations of a question's choices.
         strata: Columns, or ``column.field``, in whose values subsets are like the whole.
+        answer_column: Column of the right answer, without which lmms-eval scores some tasks 0.
         image_column: Column that names a row's image, or holds it; samples of the same image never
             stand in different subsets.
         balanced: Whether subsets hold as many samples of each stratum as of any other.
@@ -60,6 +61,7 @@ class KnownTask:
     id_columns: tuple[str, ...] = ()
     groups: bool = False
     strata: tuple[str, ...] = ()
+    answer_column: str = "answer"
     image_column: str = "image"
     balanced: bool = False
     only: tuple[str, str] | None = None
@@ -123,6 +125,7 @@ _TASKS = (
         "VQA accuracy in %",
         id_columns=("question_id",),
         strata=("answer_type",),
+        answer_column="answers",
         image_column="image_id",
     ),
     KnownTask(
@@ -130,6 +133,7 @@ _TASKS = (
         "textvqa",
         "VQA accuracy in %",
         id_columns=("question_id",),
+        answer_column="answers",
         image_column="image_id",
     ),
     KnownTask(
@@ -138,6 +142,7 @@ _TASKS = (
         "VQA accuracy in %",
         id_columns=("question_id",),
         strata=("category",),
+        answer_column="answers",
         image_column="question_id",
     ),
     KnownTask(

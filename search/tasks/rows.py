@@ -51,7 +51,7 @@ def benchmark_samples(task: KnownTask, rows: Any) -> list[BenchmarkSample]:
     """
     names = set(rows.column_names)
     needed = [*task.id_columns, *([task.only[0]] if task.only else [])]
-    missing = [name for name in needed if name not in names]
+    missing = [name for name in (*needed, task.answer_column) if name not in names]
     if missing:
         raise DataError(
             f"the rows of {task.name} have no column {', '.join(missing)}; they have "
@@ -60,6 +60,12 @@ def benchmark_samples(task: KnownTask, rows: Any) -> list[BenchmarkSample]:
     strata = [column for column in task.strata if column.partition(".")[0] in names]
     wanted = {*needed, *(column.partition(".")[0] for column in strata)}
     raw = rows.with_format("arrow")
+    unanswered = raw.select_columns([task.answer_column])[:][task.answer_column].null_count
+    if unanswered:
+        raise DataError(
+            f"{unanswered} rows of {task.name} have no {task.answer_column}; use a split with "
+            "public answers"
+        )
     records = raw.select_columns(sorted(wanted))[:].to_pylist() if wanted else [{}] * len(rows)
     used = [
         number

@@ -26,6 +26,7 @@ from search.tasks.catalogue import TASKS
 from search.tasks.evaluator import TaskEvaluator
 from search.tasks.loading import load_task
 from search.tasks.settings import TaskSettings
+from tests.search.tasks.rows import MAKERS
 
 OFFICIAL = {
     "gqa": "exact_match",
@@ -428,3 +429,21 @@ def test_a_damaged_file_of_rows_is_named(make: Make, tmp_path: Path) -> None:
     settings = evaluator._settings.model_copy(update={"data": {"pope": tmp_path}})
     with pytest.raises(DataError, match=r"rows.parquet is no parquet file"):
         TaskEvaluator(evaluator.name, settings)
+
+
+@pytest.mark.parametrize("name", ["textvqa_val", "vqav2_val", "vizwiz_vqa_val"])
+def test_rows_without_answers_are_refused_where_lmms_eval_scores_0(
+    name: str, make: Make, tmp_path: Path
+) -> None:
+    import datasets
+
+    for kept in (False, True):
+        made = [MAKERS[name](number) for number in range(12)]
+        for row in made:
+            answers = row.pop("answers")
+            row |= {"answers": None if row["question_id"] % 3 else answers} if kept else {}
+        datasets.Dataset.from_list(made).to_parquet(tmp_path / "rows.parquet")
+        evaluator = make(name)
+        evaluator._settings.data[name] = tmp_path
+        with pytest.raises(DataError, match="8 rows .* no answers" if kept else "column answers"):
+            evaluator.samples("search")
