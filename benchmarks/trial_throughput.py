@@ -140,6 +140,8 @@ def write_rows(folder: Path, samples: int) -> None:
                 "question": each.question,
                 "answer": each.answer,
                 "category": "random",
+                # Not the image's: questions on one would all go to the same split, of other sizes.
+                "image_source": each.id,
                 "image": {"bytes": buffer.getvalue(), "path": None},
             }
         )
