@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 
 from pruners import PrunedModel, Schedule, Shape, apply_schedule, load_schedule
 from pruners.adapters import FAMILIES
@@ -95,8 +100,11 @@ def load(settings: ModelSettings) -> LoadedModel:
     given = None if settings.schedule is None else _read_schedule(settings)
     config = _from_pretrained(AutoConfig, settings, "configuration")
     schedule, notes = (None, ()) if given is None else _fitted(given, config, settings)
-    processor_options = {"backend": settings.image_backend} if settings.image_backend else {}
-    processor = _from_pretrained(AutoProcessor, settings, "processor", **processor_options)
+    processor = _from_pretrained(AutoProcessor, settings, "processor")
+    if settings.image_backend:  # not for videos, which have the one backend of torchvision
+        processor.image_processor = _from_pretrained(
+            AutoImageProcessor, settings, "image processor", backend=settings.image_backend
+        )
     if not getattr(processor, "chat_template", None):
         raise ModelError(
             f"the processor of {settings.pretrained} has no chat template, which writes the "

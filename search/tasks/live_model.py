@@ -116,10 +116,13 @@ def load_processor(name: str) -> Any:
     Raises:
         OSError: There is none, or the hub cannot be reached.
         ValueError: Its files are of no known kind.
+        ImportError: It takes videos, which needs torchvision.
     """
-    from transformers import AutoProcessor
+    from transformers import AutoImageProcessor, AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(name, backend="pil")
+    processor = AutoProcessor.from_pretrained(name)
+    # Not for the whole processor: its videos, if it takes them, have no backend of that name.
+    processor.image_processor = AutoImageProcessor.from_pretrained(name, backend="pil")
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:

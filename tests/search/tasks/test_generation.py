@@ -13,7 +13,12 @@ from PIL import Image
 from pruners.errors import DataError, InputError, ModelError
 from search.lmms.decoding import Decoding
 from search.tasks.generation import Generator, Prepared
-from search.tasks.live_model import LiveModel, load_live_model, model_fingerprint
+from search.tasks.live_model import (
+    LiveModel,
+    load_live_model,
+    load_processor,
+    model_fingerprint,
+)
 from search.tasks.preparing import join, prepare
 from search.tasks.requests import Request
 from tests.pruners.families import FAMILIES, TinyModel
@@ -58,6 +63,23 @@ def test_joined_samples_are_the_batch_that_the_processor_makes(tiny: TinyModel) 
     assert set(joined) == {name for name, value in expected.items() if torch.is_tensor(value)}
     for name, value in joined.items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_every_family_takes_images_by_pil(tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, **options: Any) -> Any:
+        # transformers refuses "pil" for processors of videos, and loads those by torchvision
+        # alone, which need not be here.
+        assert "backend" not in options
+        return tiny.processor
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", load)
+    before = tiny.processor.image_processor
+    processor = load_processor(str(tiny.folder))
+    assert processor.image_processor is not before
+    assert processor.image_processor.to_dict() == before.to_dict()
+    bases = [base.__name__ for base in type(processor.image_processor).__mro__]
+    assert not any("Torchvision" in name for name in bases)
+    assert processor.tokenizer.padding_side == "left"
 
 
 def test_answers_do_not_depend_on_batches(tiny: TinyModel) -> None:
