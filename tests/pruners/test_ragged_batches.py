@@ -91,7 +91,7 @@ def apply(ragged: TinyModel, schedule: Schedule, model: Any = None) -> Any:
     return apply_schedule(ragged.model if model is None else model, schedule)
 
 
-@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize(("what", "padding"), [("mixed", "left"), ("video", "right")])
 def test_full_retention_changes_nothing(
     ragged: TinyModel, schedule: Schedule, what: str, padding: str
 ) -> None:
@@ -127,8 +127,7 @@ def test_dropping_is_masking_out(ragged: TinyModel, name: str, what: str, paddin
     assert len(set(lengths)) > 1
 
 
-@pytest.mark.parametrize("positions", ["compact", "original"])
-@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize(("padding", "positions"), [("left", "original"), ("right", "compact")])
 def test_a_batch_equals_its_samples(
     ragged: TinyModel, schedule: Schedule, what: str, padding: str, positions: str
 ) -> None:
@@ -144,43 +143,68 @@ def test_a_batch_equals_its_samples(
             assert kept(batched, row) == (kept(handle.last_prefill, 0) if seen else {})
 
 
-@pytest.mark.parametrize("positions", ["compact", "original"])
-@pytest.mark.parametrize("beams", [1, 3])
+def longer(inputs: dict[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+    """Append tokens of text to a batch of prompts, (batch, new)."""
+    more = tokens.shape[1]
+    found = {**inputs, "input_ids": torch.cat([inputs["input_ids"], tokens], dim=1)}
+    found["attention_mask"] = torch.nn.functional.pad(inputs["attention_mask"], (0, more), value=1)
+    if "mm_token_type_ids" in inputs:
+        found["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, more))
+    return found
+
+
+@pytest.mark.parametrize(("what", "positions"), [("mixed", "compact"), ("video", "original")])
 def test_generating_equals_running_the_prefill_again(
-    ragged: TinyModel, schedule: Schedule, what: str, positions: str, beams: int
+    ragged: TinyModel, schedule: Schedule, what: str, positions: str
+) -> None:
+    batch = batch_of(ragged, what)
+    suppressed = torch.tensor(ragged.model.generation_config.suppress_tokens)
+    with apply(ragged, schedule.model_copy(update={"positions": positions})):
+        answers = ragged.model.generate(
+            **batch, **GREEDY, output_logits=True, return_dict_in_generate=True
+        )
+        for step in answers.logits:
+            logits = logits_of(ragged.model, batch)[:, -1]
+            torch.testing.assert_close(step, logits, atol=1e-4, rtol=0)
+            token = logits.index_fill(1, suppressed, -torch.inf).argmax(dim=-1, keepdim=True)
+            batch = longer(batch, token)
+    assert torch.equal(answers.sequences, batch["input_ids"])
+
+
+@pytest.mark.parametrize(("what", "positions"), [("mixed", "original"), ("video", "compact")])
+def test_beams_are_those_without_a_cache(
+    ragged: TinyModel, schedule: Schedule, what: str, positions: str
 ) -> None:
     batch = batch_of(ragged, what)
     with apply(ragged, schedule.model_copy(update={"positions": positions})):
-        cached = ragged.model.generate(**batch, **GREEDY, num_beams=beams)
-        again = ragged.model.generate(**batch, **GREEDY, num_beams=beams, use_cache=False)
+        cached = ragged.model.generate(**batch, **GREEDY, num_beams=3)
+        again = ragged.model.generate(**batch, **GREEDY, num_beams=3, use_cache=False)
     assert torch.equal(cached, again)
 
 
-@pytest.mark.parametrize("positions", ["compact", "original"])
+@pytest.mark.parametrize(("what", "positions"), [("mixed", "original"), ("video", "compact")])
 def test_a_second_turn_continues_from_the_cache(
     ragged: TinyModel, schedule: Schedule, what: str, positions: str
 ) -> None:
     batch = batch_of(ragged, what)
-    rows, mask = len(batch["input_ids"]), batch["attention_mask"]
-    question = torch.tensor([[5, 12, 13, 6]]).expand(rows, -1)
+    question = torch.tensor([[5, 12, 13, 6]]).expand(len(batch["input_ids"]), -1)
     with apply(ragged, schedule.model_copy(update={"positions": positions})):
         first = ragged.model.generate(**batch, **GREEDY, return_dict_in_generate=True)
-        turn = torch.cat([first.sequences, question], dim=1)
-        more = turn.shape[1] - mask.shape[1]
-        longer = torch.nn.functional.pad(mask, (0, more), value=1)
-        whole = {**batch, "input_ids": turn, "attention_mask": longer}
-        if "mm_token_type_ids" in batch:
-            whole["mm_token_type_ids"] = torch.nn.functional.pad(
-                batch["mm_token_type_ids"], (0, more)
-            )
-        expected = ragged.model.generate(**whole, **GREEDY)
+        answer = first.sequences[:, batch["input_ids"].shape[1] :]
+        turn = longer(batch, torch.cat([answer, question], dim=1))
+        expected = ragged.model.generate(**turn, **GREEDY)
         second = ragged.model.generate(
-            input_ids=turn, attention_mask=longer, past_key_values=first.past_key_values, **GREEDY
+            input_ids=turn["input_ids"],
+            attention_mask=turn["attention_mask"],
+            past_key_values=first.past_key_values,
+            **GREEDY,
         )
     assert torch.equal(second, expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("what", "dtype"), [("mixed", torch.bfloat16), ("video", torch.bfloat16), ("mixed", torch.half)]
+)
 def test_half_precision_keeps_as_many_tokens(
     ragged: TinyModel, schedule: Schedule, what: str, dtype: torch.dtype
 ) -> None:
