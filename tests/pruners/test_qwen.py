@@ -29,7 +29,7 @@ from pruners.adapters import adapter_for
 from pruners.errors import UnsupportedModelError
 from pruners.vision import VisionRecorder
 from pruners.vision_outputs import VisionOutputs, VisionParts
-from pruners.vision_towers.packed import FRAMES_AT_ONCE
+from pruners.vision_towers import packed
 from tests.pruners.families import TinyModel
 from tests.pruners.families.qwen import MERGE, build_qwen2_5_vl, build_qwen3_vl
 from tests.pruners.families.tiny import Sample
@@ -64,9 +64,9 @@ def windowed_last(model: Any) -> Any:
 
 
 def many_frames(qwen: TinyModel) -> dict[str, Tensor]:
-    """Videos with more frames than are read at once, and one of another size."""
+    """A long video, and two of other sizes."""
     generator = torch.Generator().manual_seed(3)
-    sizes = ((2 * FRAMES_AT_ONCE + 6, 16, 24), (2, 32, 16), (4, 24, 16))
+    sizes = ((20, 16, 24), (2, 32, 16), (4, 24, 16))
     videos = tuple(torch.randn(n, 3, *side, generator=generator) for n, *side in sizes)
     # Qwen3-VL's times of later frames are not in the tiny vocabulary, and need not be.
     return qwen.prepare([Sample("w1", videos=videos[:1]), Sample("w2", videos=videos[1:])])
@@ -137,7 +137,11 @@ def plain_scores(model: Any, layer: int, pixels: Tensor, grid: Tensor) -> list[V
 
 
 @pytest.mark.parametrize("what", ["images", "videos", "many frames"])
-def test_scores_are_those_of_plain_loops(qwen: TinyModel, what: str) -> None:
+def test_scores_are_those_of_plain_loops(
+    qwen: TinyModel, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Some frames are then read together, in several goes, and those of 100 patches alone.
+    monkeypatch.setattr(packed, "PATCHES_AT_ONCE", 80)
     model = windowed_last(qwen.model)
     layer = LAST_FULL_ATTENTION[model.config.model_type]
     inputs = {"images": qwen.mixed, "videos": qwen.video}.get(what, lambda: many_frames(qwen))()
