@@ -526,6 +526,46 @@ def test_the_window_counts_the_tokens_that_are_left(mistral: TinyModel) -> None:
         torch.testing.assert_close(pruned, model.lm_head(hidden), atol=1e-5, rtol=0)
 
 
+def windowed(length: int) -> Tensor:
+    """Mask attention by a loop: each token sees itself and those shortly before it."""
+    seen = [
+        [0 <= query - key < llava_next.SLIDING_WINDOW for key in range(length)]
+        for query in range(length)
+    ]
+    bias = torch.zeros(1, 1, length, length)
+    return bias.masked_fill(~torch.tensor(seen), torch.finfo(torch.float32).min)
+
+
+def test_the_window_counts_what_is_left_from_each_stage_on(mistral: TinyModel) -> None:
+    """Layers one by one, on what each of them has left, with masks made by a loop."""
+    model, batch = mistral.model, mistral.inputs(["w1 w2 w3"])
+    stages = [
+        Stage(layer=layer, retention=retention, scorer=VisualSelfAttention())
+        for layer, retention in [(1, 0.7), (4, 0.4)]
+    ]
+    with apply_schedule(model, Schedule(stages=tuple(stages), positions="original")) as handle:
+        pruned = logits_of(model, batch)
+        record = handle.last_prefill
+    places = {stage.layer: stage.positions[0] for stage in record.stages}
+    assert len(places[4]) > llava_next.SLIDING_WINDOW
+    decoder, seen = model.model.language_model, list[Tensor]()
+    hook = decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    logits_of(model, batch)
+    hook.remove()
+    hidden, left = seen[0], torch.arange(seen[0].shape[1])
+    with torch.no_grad():
+        for index, layer in enumerate(decoder.layers):
+            if index in places:
+                hidden = hidden[:, torch.isin(left, places[index])]
+                left = places[index]
+            rotation = decoder.rotary_emb(hidden, position_ids=left[None])
+            hidden = layer(hidden, attention_mask=windowed(len(left)), position_embeddings=rotation)
+        expected = model.lm_head(decoder.norm(hidden))
+    torch.testing.assert_close(pruned, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", SLIDING)
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_a_batch_with_windows_equals_its_samples(
