@@ -328,11 +328,11 @@ def test_batches_of_text_alone_pass_through(family: TinyModel, schedule: Schedul
         for name in METHODS
     ],
 )
-def test_published_methods_run_on_ragged_batches(family: TinyModel, name: str) -> None:
+def test_published_methods_run_on_ragged_batches(prompts: Prompts, name: str) -> None:
+    family = prompts.family
     if name not in supported_methods(family.shape):
         pytest.skip(f"the method needs {METHODS[name].needs.value}")
-    tokens, prompts = family.visual_tokens // 2, Prompts("mixed", family)
-    batch, model = prompts.batch(), family.model
+    batch, model, tokens = prompts.batch(), family.model, family.visual_tokens // 2
     with apply_schedule(
         model,
         published(name, tokens, family.shape),
