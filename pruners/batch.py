@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pruners.groups import Group
 from pruners.sequence import Layout, resize
+from pruners.transfer import send
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,5 +104,5 @@ class Batch:
         if len(parts) == 1:
             return parts[0]
         rows = [row for group in self.groups for row in group.rows]
-        order = torch.tensor(rows).argsort().to(parts[0].device, non_blocking=True)
+        order = send(torch.tensor(rows).argsort(), parts[0].device)
         return torch.cat(list(parts), dim=dim).index_select(dim, order)

@@ -27,6 +27,7 @@ from pruners.reads import vision_parts
 from pruners.schedule import Schedule
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.tower import TowerPruning
+from pruners.transfer import send
 from pruners.vision import check_layers, check_text_tower
 from pruners.vision_outputs import VisionOutputs
 from pruners.vision_towers import TowerOutputs
@@ -209,7 +210,7 @@ class PrunedModel:
         distinct = list(dict.fromkeys(texts))
         encoded = self._text_tower.encode(distinct)
         chosen = torch.tensor([distinct.index(text) for text in texts])
-        return encoded.select(chosen.to(encoded.tokens.device, non_blocking=True))
+        return encoded.select(send(chosen, encoded.tokens.device))
 
 
 def apply_schedule(

@@ -75,14 +75,10 @@ def check(tiny: Any, method: str, way: str, backend: str) -> None:
         assert torch.equal(compiled.generate(**inputs, **settings), answer)
 
 
-UNWIRED = pytest.mark.xfail(reason="hooks are traced, and compiled code sees no later hooks")
-
-
 def test_compiled_models_give_the_same(tiny: Any) -> None:
     check(tiny, "desap", "torch.compile(model)", "eager")
 
 
-@UNWIRED
 @pytest.mark.slow
 def test_a_schedule_can_be_applied_to_and_removed_from_a_compiled_model(tiny: Any) -> None:
     inputs, model = tiny.inputs(QUESTIONS), copy.deepcopy(tiny.model)
@@ -97,14 +93,12 @@ def test_a_schedule_can_be_applied_to_and_removed_from_a_compiled_model(tiny: An
     assert torch.equal(logits_of(compiled, inputs), dense)
 
 
-@UNWIRED
 @pytest.mark.slow
 @pytest.mark.parametrize("way", list(WAYS)[1:])
 def test_compiled_in_other_ways_models_give_the_same(tiny: Any, way: str) -> None:
     check(tiny, "desap", way, "eager")
 
 
-@UNWIRED
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("method", EVERY_METHOD)
