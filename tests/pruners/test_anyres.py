@@ -368,9 +368,9 @@ def test_frames_are_chosen_from_one_by_one_or_together(onevision: TinyModel) -> 
 
 WINDOWS = Stage(
     layer=0,
-    retention=0.5,
+    retention=0.7,
     scorer=ClsAttention(layer=-1, keep_cls=False),
-    selector=LocalWindows(windows=2, share=0.6),
+    selector=LocalWindows(windows=2, share=0.9),
 )
 
 
@@ -390,7 +390,7 @@ def test_windows_cut_each_tile_as_its_rows_and_columns_are(next_model: TinyModel
     for source, (rows, columns) in enumerate(tile.grid for tile in medium.tiles):
         own = [index for index, token in enumerate(tokens) if token.source == source]
         patch = {index: next(iter(tokens[index].patches)) for index in own}
-        count = alive_tokens(0.5, len(own))
+        count = alive_tokens(0.7, len(own))
         taken: list[int] = []
         for down in range(2):
             for across in range(2):
@@ -400,7 +400,7 @@ def test_windows_cut_each_tile_as_its_rows_and_columns_are(next_model: TinyModel
                     if (number // columns * 2 // rows, number % columns * 2 // columns)
                     == (down, across)
                 }
-                taken += best(window, int(0.6 * count) // 4)
+                taken += best(window, int(0.9 * count) // 4)
         others = {index: float(late[source, patch[index]]) for index in own if index not in taken}
         expected += taken + best(others, count - len(taken))
     assert found == sorted(expected)
