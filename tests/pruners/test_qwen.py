@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
 from pruners import (
@@ -33,7 +34,7 @@ from pruners.vision_towers import packed
 from tests.pruners.families import TinyModel
 from tests.pruners.families.qwen import MERGE, build_qwen2_5_vl, build_qwen3_vl
 from tests.pruners.families.tiny import Sample
-from tests.pruners.ragged import kept, logits_of
+from tests.pruners.ragged import kept, logits_of, masked_out, places_left
 
 BUILDERS = {"qwen2_5_vl": build_qwen2_5_vl, "qwen3_vl": build_qwen3_vl}
 LAST_FULL_ATTENTION = {"qwen2_5_vl": 1, "qwen3_vl": 3}
@@ -193,6 +194,22 @@ def test_positions_are_kept_whatever_the_schedule_says(qwen: TinyModel, what: st
         with apply_schedule(qwen.model, PRUNING.model_copy(update={"positions": positions})):
             found.append(logits_of(qwen.model, batch))
     assert torch.equal(*found)
+
+
+def test_int8_weights_drop_as_they_mask_out(qwen: TinyModel) -> None:
+    model = copy.deepcopy(qwen.model)
+    quantize_(model, Int8WeightOnlyConfig())
+    batch = qwen.video()
+    with apply_schedule(model, PRUNING) as handle:
+        pruned = logits_of(model, batch)
+        record = handle.last_prefill
+    mask = batch["attention_mask"]
+    with masked_out(model, record, mask):
+        dense = logits_of(model, batch)
+    for row in range(len(mask)):
+        places = places_left(record, mask, row, len(qwen.decoder_layers))
+        found = pruned[row, -len(places) :]
+        torch.testing.assert_close(found, dense[row, places], atol=1e-4, rtol=0)
 
 
 # DeepStack.
