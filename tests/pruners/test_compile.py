@@ -14,10 +14,8 @@ from pruners import apply_schedule, published
 
 QUESTIONS = ("w1 w2 w3", "w4")
 TOKENS = 8
-EVERY_METHOD = [
-    "visiondrop", "desap", "fastv", "pyramiddrop", "sparsevlm", "visionzip", "vispruner",
-    "cdpruner", "vscan", "flowcut", "divprune", "dart", "tome",
-]  # fmt: skip
+METHODS = ("visiondrop", "sparsevlm", "vscan", "flowcut")
+"""Between them they read everything that hooks read: tower, layer before, text, inside the tower."""
 
 
 def _whole(model: Any, backend: str) -> Any:
@@ -100,7 +98,11 @@ def test_compiled_in_other_ways_models_give_the_same(tiny: Any, way: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("method", EVERY_METHOD)
-def test_every_method_compiles(tiny: Any, method: str, backend: str) -> None:
-    check(tiny, method, "torch.compile(model)", backend)
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_of_every_kind_compile(tiny: Any, method: str) -> None:
+    check(tiny, method, "torch.compile(model)", "aot_eager")
+
+
+@pytest.mark.slow
+def test_generated_code_gives_the_same(tiny: Any) -> None:
+    check(tiny, "visiondrop", "torch.compile(model)", "inductor")
