@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pruners.sequence import Layout, Selection, positions_from_zero
@@ -115,6 +115,7 @@ def scattered(draw: st.DrawFn) -> tuple[Any, ...]:
 
 @given(batch=scattered())
 @settings(max_examples=150, deadline=None)
+@example(batch=([[1, 2, 3, 4, 5]] * 2, [[0, -1], [0, 1]], 0, [[1, 0], [0, 1]], [0, 0], False))
 def test_dropping_scattered_tokens_equals_lists(batch: tuple[Any, ...]) -> None:
     visual, kept, contextual, again, padding, compact = batch
     mask = padding_mask(padding, PIECES, left=True)
@@ -138,16 +139,17 @@ def test_dropping_scattered_tokens_equals_lists(batch: tuple[Any, ...]) -> None:
         hidden, layout = layout.drop(hidden, Selection(made, indices, merged), compact=compact)
         for row in range(2):
             before = rows[row]
-            tokens = [entry for entry in before if entry[2] is not None]
+            tokens = [place for place, entry in enumerate(before) if entry[2] is not None]
             kept_now = []
             for order, index in enumerate(chosen[row]):
-                stood = tokens[index if index >= 0 else -1 - index]
-                origin = stood[2] if index >= 0 else index
-                flag = stood[3] or order >= alive - merged
+                place = tokens[index if index >= 0 else -1 - index]
+                _, source, number, flag = before[place]
+                origin = number if index >= 0 else index
                 value = made[row, order, 0].item()
                 # A CLS token stands before its tile's first token.
-                kept_now.append((stood[1], index >= 0, (value, stood[1], origin, flag)))
-            texts = [(entry[1], True, entry) for entry in before if entry[2] is None]
+                entry = (value, source, origin, flag or order >= alive - merged)
+                kept_now.append((place, index >= 0, entry))
+            texts = [(place, True, entry) for place, entry in enumerate(before) if entry[2] is None]
             rows[row] = [entry for *_, entry in sorted(texts + kept_now, key=lambda item: item[:2])]
             check_row(row, rows[row], hidden, layout, mask, compact=compact)
 
