@@ -15,7 +15,7 @@ from pruners import apply_schedule, published
 QUESTIONS = ("w1 w2 w3", "w4")
 TOKENS = 8
 METHODS = ("visiondrop", "sparsevlm", "vscan", "flowcut")
-"""Between them they read everything that hooks read: tower, layer before, text, inside the tower."""
+"""Between them they read all that hooks read: tower, layer before, text, inside the tower."""
 
 
 def _whole(model: Any, backend: str) -> Any:
