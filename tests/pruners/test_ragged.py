@@ -285,9 +285,11 @@ def test_rows_of_one_image_keep_what_the_schedule_counts(
             assert found == int(stage.retention * both + 0.5)
 
 
-def test_the_record_names_every_sample_once(family: TinyModel) -> None:
-    batch = family.mixed("right")
-    with apply_schedule(family.model, schedule_of(family, "by-tile")) as handle:
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("name", ["by-tile", "all-dropped"])
+def test_the_record_names_every_sample_once(family: TinyModel, name: str, padding: str) -> None:
+    batch = family.mixed(padding)
+    with apply_schedule(family.model, schedule_of(family, name)) as handle:
         logits = logits_of(family.model, batch)
         record = handle.last_prefill
     assert record is not None
