@@ -324,6 +324,20 @@ def test_the_best_of_each_tile_or_sample_stay(tiled: TinyModel, what: str, scope
         assert visual_places(record, row) == standing
 
 
+def test_tiles_with_a_cls_token_may_be_scored_by_their_patches(next_model: TinyModel) -> None:
+    stage = Stage(layer=0, retention=0.3, scorer=VisualSelfAttention())
+    batch = next_model.inputs()
+    with torch.no_grad():
+        tower = next_model.load("eager").model.vision_tower
+        output = tower(batch["pixel_values"].flatten(0, 1), output_attentions=True)
+    values = output.attentions[-2][:, :, 1:, 1:].mean(dim=(1, 2))
+    with apply_schedule(next_model.model, Schedule(stages=(stage,))) as handle:
+        logits_of(next_model.model, batch)
+        found = kept(handle.last_prefill, 0)
+    tokens = [token for token in chain(*images_by_row(next_model, batch)[0]) if token]
+    assert found == {0: chosen_by_loop(tokens, values, 0.3, "tile")}
+
+
 def test_newlines_and_text_are_never_dropped(tiled: TinyModel) -> None:
     batch = tiled.mixed()
     stages = [

@@ -78,6 +78,11 @@ def test_compiled_models_give_the_same(tiny: Any) -> None:
 
 
 @pytest.mark.slow
+def test_compiled_models_of_every_family_give_the_same(family: Any) -> None:
+    check(family, "visiondrop", "torch.compile(model)", "eager")
+
+
+@pytest.mark.slow
 def test_a_schedule_can_be_applied_to_and_removed_from_a_compiled_model(tiny: Any) -> None:
     inputs, model = tiny.inputs(QUESTIONS), copy.deepcopy(tiny.model)
     dense = logits_of(model, inputs)
