@@ -47,6 +47,10 @@ SCHEDULES: dict[str, Callable[[Shape], tuple[Stage, ...]]] = {
     "decoder": lambda shape: (LATER.model_copy(update={"layer": 1, "retention": 0.4}), LATER),
     "all-dropped": lambda shape: (salient(shape), LATER.model_copy(update={"retention": 0})),
 }
+# Stages in the decoder alone are what the others have behind layer 0.
+PARAMETERS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "decoder" else name for name in SCHEDULES
+]
 MERGE_NOTHING = ("by-tile", "global", "decoder", "all-dropped")
 
 
@@ -77,7 +81,7 @@ def schedule_of(family: TinyModel, name: str, positions: Any = "compact") -> Sch
     return Schedule(stages=SCHEDULES[name](family.shape), positions=positions)
 
 
-@pytest.fixture(params=SCHEDULES)
+@pytest.fixture(params=PARAMETERS)
 def schedule(request: pytest.FixtureRequest, family: TinyModel) -> Schedule:
     # What is kept where it was and what is counted anew: both ways, with and without merging.
     positions = "original" if request.param in ("merging", "global") else "compact"
