@@ -220,27 +220,31 @@ def apply_schedule(
     processor: Any = None,
     text_tower: TextTower | str | os.PathLike[str] | None = None,
 ) -> PrunedModel:
-    """Make a model prune its visual tokens by a schedule, in every call with an image.
+    """Make a model prune its visual tokens by a schedule, in every call with images or videos.
 
     Hooks are installed on this instance; its class and weights are untouched. `model(...)` returns
-    logits for the tokens that are left, `model.generate(...)` works as before, and calls without an
-    image are not changed. (`generate` projects the images before it knows the prompt, so there the
-    projector runs on all visual tokens once more; no other part does.)
+    logits for the tokens that are left, `model.generate(...)` works as before, and calls without
+    images are not changed. (Where stages at layer 0 work before the projector, as in LLaVA-1.5,
+    `generate` projects the images before it knows the prompt, so that there the projector runs on
+    all visual tokens once more; no other part does.)
 
     Args:
-        model: A stock `LlavaForConditionalGeneration`.
+        model: A stock model of one of the families of `pruners.adapters.FAMILIES`, as
+            `AutoModelForImageTextToText.from_pretrained` loads it.
         schedule: The schedule, for a decoder of this depth.
         processor: The model's processor, which reads the question back from the prompt; by default
             it is loaded from where the model came from when first needed.
         text_tower: Text tower, or folder or hub name of a CLIP checkpoint, to use instead of the
-            one that the schedule names.
+            one that the schedule names. It must be paired with the model's vision tower.
 
     Returns:
         The handle; `remove` restores the model.
 
     Raises:
-        UnsupportedModelError: The model's family has no adapter.
-        ScheduleMismatchError: The schedule does not fit the model.
+        UnsupportedModelError: The model's family has no adapter, or its configuration cannot be
+            pruned.
+        ScheduleMismatchError: The schedule does not fit the model, or reads what it has not: a CLS
+            token, a paired text tower, a tower inside which tokens can leave.
         ModelError: The model already has a schedule, or the text tower cannot be loaded.
     """
     adapter = adapter_for(model)
