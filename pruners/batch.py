@@ -32,7 +32,7 @@ class Batch:
 
     @property
     def source(self) -> Tensor:
-        """Where each position comes from in the dense sequence, (batch, length)."""
+        """Where each position comes from in the dense sequence, -1 for padding that was added."""
         return self._joined([layout.source for layout in self.layouts])
 
     @property

@@ -133,7 +133,7 @@ def _scores(stage: Stage, layout: Layout, reads: DecoderReads) -> Scores:
         case RaterAttention(reads=which):
             assert reads.raters is not None
             rows = layout.text
-            raters = reads.raters.gather(1, layout.source.gather(1, rows))
+            raters = reads.raters.gather(1, layout.source.gather(1, rows).clamp(min=0))
             return Scores(_from_rows(reads.layer(which), layout, rows, raters))
         case KeyNorm(reads=which):
             return Scores(reads.key_norms(which).gather(1, visual))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pruners.adapters import DecoderCall, ModelAdapter
-from pruners.cache import CacheMemory
+from pruners.cache import recall, remember, remember_padding
 from pruners.compiling import forget_compiled, uncompiled
 from pruners.continuation import Continuation
 from pruners.encoded_media import EncodedMedia, MediaRecorder
@@ -67,7 +67,6 @@ class PruningHooks:
         self._adapter = adapter
         self._plan = plan
         self._questions = questions
-        self._memory = CacheMemory()
         self._current: PerThread[Prefill | Continuation] = PerThread()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
@@ -163,7 +162,7 @@ class PruningHooks:
             self._current.value = prefill
             self._take_encoded(prefill, call)
             return None
-        pruned = self._memory.recall(call.cache)
+        pruned = recall(call.cache)
         if pruned is None:
             return None
         step = Continuation(self._adapter, pruned, call.cache)
@@ -210,14 +209,14 @@ class PruningHooks:
         if isinstance(call, Prefill):
             self._finish(call)
         elif isinstance(call, Continuation):
-            self._memory.remember_padding(call.cache, padded=call.padded)
+            remember_padding(call.cache, padded=call.padded)
 
     def _finish(self, prefill: Prefill) -> None:
         if prefill.batch is None:  # Nothing prunes, so the decoder's hooks are not there.
             return
         self.record, cache, held = prefill.finish()
         if held is not None:
-            self._memory.remember(cache, held)
+            remember(cache, held)
 
     # The projector, which is spared what a stage at layer 0 will drop.
 

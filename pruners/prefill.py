@@ -178,19 +178,8 @@ class Prefill:
             if layer not in group.counts:
                 continue
             layout = batch.layouts[number]
-            positions = layout.source
-            if len(batch.groups) > 1 and layout.mask is not None:
-                added = ~layout.mask & ~self._is_dense_padding(number, layout)
-                positions = positions.masked_fill(added, -1)
-            records.append(StageRecord(layer, layout.origin, layout.contextual, positions))
+            records.append(StageRecord(layer, layout.origin, layout.contextual, layout.source))
         return GroupRecord(group.rows, group.visual, tuple(records))
-
-    def _is_dense_padding(self, number: int, layout: Layout) -> Tensor:
-        assert self._dense is not None
-        dense = self._dense.layouts[number].mask
-        if dense is None:
-            return torch.zeros_like(layout.source, dtype=torch.bool)
-        return ~dense.to(layout.source.device).gather(1, layout.source)
 
     def _dense_batch(self, groups: tuple[Group, ...], kwargs: dict[str, Any]) -> Batch:
         mask = kwargs.get("attention_mask") if self.prompt.real is not None else None
@@ -315,7 +304,7 @@ class Prefill:
         nowhere = torch.zeros(
             len(group.rows), self.prompt.length, dtype=torch.bool, device=text.device
         )
-        return nowhere.scatter(1, layout.source.gather(1, text), raters)
+        return nowhere.scatter(1, layout.source.gather(1, text).clamp(min=0), raters)
 
     def _of_groups(self, features: Tensor) -> list[Tensor]:
         """Split features of all visual tokens by group: (samples, N, width) each."""

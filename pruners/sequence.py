@@ -71,7 +71,8 @@ class Layout:
         origin: Which of the dense model's N visual tokens each is or was merged into; ``-1 - i`` is
             the CLS token of the tile whose first token is i. (batch, visual)
         contextual: Which of them are contextual, (batch, visual).
-        source: Where each position comes from in the dense sequence, (batch, length).
+        source: Where each position comes from in the dense sequence, -1 for padding that was added,
+            (batch, length).
         position_ids: Positions for the rotary embedding, (batch, length), or (axes, batch, length)
             where it has several axes.
         mask: True for tokens, False for padding, (batch, length); None without padding.
@@ -242,7 +243,7 @@ class Layout:
         return replace(
             self,
             visual=self.visual + (more if side == "left" else 0),
-            source=resize(self.source, length, side),
+            source=resize(self.source, length, side, value=-1),
             position_ids=resize(self.position_ids, length, side),
             mask=resize(mask, length, side),
         )
@@ -261,19 +262,22 @@ class Layout:
         return self.sizes.gather(1, indices.where(indices >= 0, -1 - indices))
 
 
-def resize(values: Tensor, length: int, side: Literal["left", "right"]) -> Tensor:
-    """Pad the last dimension with zeros on one side, or cut it off there.
+def resize(
+    values: Tensor, length: int, side: Literal["left", "right"], *, value: int = 0
+) -> Tensor:
+    """Pad the last dimension on one side, or cut it off there.
 
     Args:
         values: Values, (..., present length).
         length: Length wanted.
         side: Which side.
+        value: What to pad with.
 
     Returns:
         Values, (..., length).
     """
     more = length - values.shape[-1]
-    return pad(values, (more, 0) if side == "left" else (0, more))
+    return pad(values, (more, 0) if side == "left" else (0, more), value=value)
 
 
 def _gather_last(values: Tensor, places: Tensor) -> Tensor:
