@@ -107,7 +107,7 @@ class PrunedModel:
                 "questions were given, but the schedule compares none with the image; call the "
                 "model without them"
             )
-        before, self._given.value = self._given.value, self._text_tower.encode(questions)
+        before, self._given.value = self._given.value, self._encode(questions)
         try:
             yield
         finally:
@@ -208,9 +208,15 @@ class PrunedModel:
         assert scorer is not None
         texts = self._reader.read(prompt.ids, scorer.text)
         distinct = list(dict.fromkeys(texts))
-        encoded = self._text_tower.encode(distinct)
+        encoded = self._encode(distinct)
         chosen = torch.tensor([distinct.index(text) for text in texts])
         return encoded.select(send(chosen, encoded.tokens.device))
+
+    def _encode(self, questions: Sequence[str]) -> QuestionOutputs:
+        """Encode questions where the model is now, which may have been moved."""
+        assert self._text_tower is not None
+        adapter = self._adapter
+        return self._text_tower.to(adapter.device, adapter.dtype).encode(questions)
 
 
 def apply_schedule(

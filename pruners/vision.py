@@ -113,7 +113,9 @@ class VisionRecorder:
     def _embed(self, tokens: Tensor) -> Tensor:
         """Bring tokens into the space shared with the text tower, normalised."""
         assert self._text_tower is not None
-        projected = self._text_tower.visual_projection(self._tower.norm(tokens))
+        # The model may have been moved since the schedule was applied.
+        text_tower = self._text_tower.to(tokens.device, tokens.dtype)
+        projected = text_tower.visual_projection(self._tower.norm(tokens))
         return normalize(cast(Tensor, projected).float(), dim=-1)
 
 
