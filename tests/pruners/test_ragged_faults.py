@@ -18,7 +18,7 @@ from pruners.errors import InputError
 from pruners.methods.base import encoder_saliency
 from pruners.published import published
 from tests.pruners.families import TinyModel, build_llava
-from tests.pruners.families.qwen import build_qwen3_vl
+from tests.pruners.families.qwen import build_qwen2_5_vl, build_qwen3_vl
 from tests.pruners.families.tiny import Sample, picture
 from tests.pruners.ragged import logits_of, visual_places
 
@@ -145,3 +145,27 @@ def test_masks_by_kind_of_layer_are_refused(tiny: TinyModel) -> None:
         pytest.raises(InputError, match=r"mask is a dict; pruning needs a padding mask, a tensor"),
     ):
         tiny.model(**inputs)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_answers_follow_the_prompt_where_a_long_video_is_ahead_of_it(
+    tmp_path: Path, beams: int
+) -> None:
+    """Of Qwen2.5-VL, whose frames are as many positions apart as tokens would pass in that time."""
+    family = build_qwen2_5_vl(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    inputs = family.prepare(
+        [
+            Sample("w1", videos=(torch.randn(8, 3, 16, 16, generator=generator),)),
+            Sample("w2 w3", images=(picture(family.standard, 1),)),
+            Sample("w4 w5 w6"),
+        ]
+    )
+    settings = {"max_new_tokens": 4, "do_sample": False, "num_beams": beams}
+    settings |= {"return_dict_in_generate": True, "output_logits": True}
+    with apply_schedule(family.model, schedule_of(family)):
+        cached = family.model.generate(**inputs, **settings)
+        again = family.model.generate(**inputs, **settings, use_cache=False)
+    assert torch.equal(cached.sequences, again.sequences)
+    for found, expected in zip(cached.logits, again.logits, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
