@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from pruners.batch import Batch
 from pruners.errors import InputError
-from pruners.sequence import last_position
+from pruners.positions import last_position
 
 _ATTRIBUTE = "prunetune_pruned"
 

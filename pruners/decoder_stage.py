@@ -13,7 +13,7 @@ from pruners.attention_rows import LayerAttention
 from pruners.choosing import choose_tokens
 from pruners.counting import StageCounts
 from pruners.merge_rules import merge_dropped
-from pruners.saliency import key_norms, row_saliency, visual_saliency
+from pruners.saliency import key_norms, rater_mask, row_saliency, visual_saliency
 from pruners.scorers import (
     ClsAttention,
     KeyNorm,
@@ -105,6 +105,25 @@ def run_decoder_stage(
         keys=partial(_keys, stage, layout, reads),
         sizes=layout.sizes,
     )
+
+
+def find_raters(layout: Layout, embeds: Tensor, length: int) -> Tensor:
+    """Find SparseVLM's raters among the text tokens as they enter the decoder.
+
+    Args:
+        layout: The sequence.
+        embeds: Its embeddings, (batch, present length, width).
+        length: Length of the dense sequence.
+
+    Returns:
+        True for raters, by dense position, (batch, length).
+    """
+    text = layout.text
+    visual = gather_tokens(embeds, layout.visual)
+    raters = rater_mask(visual, gather_tokens(embeds, text), layout.is_question(text))
+    nowhere = torch.zeros(len(embeds), length, dtype=torch.bool, device=embeds.device)
+    # Padding that was added comes from nowhere, and is no rater.
+    return nowhere.scatter(1, layout.source.gather(1, text).clamp(min=0), raters)
 
 
 def _scores(stage: Stage, layout: Layout, reads: DecoderReads) -> Scores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -180,16 +180,15 @@ class GroupReader:
             return None
         return left.select(send(torch.tensor(tiles.sources), tiles.visual.device))
 
-    def joined(self, read: Callable[[TileClass, VisionOutputs], Tensor]) -> Tensor:
-        """Read every class, and put what tokens have in the order of the samples' visual tokens.
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Put what tokens have in the order of the samples' visual tokens.
 
         Args:
-            read: Reads a class: values by token, (samples * tiles, tokens, ...).
+            parts: Values by token of each class, (samples * tiles, tokens, ...).
 
         Returns:
             Values, (samples, N, ...).
         """
-        parts = [read(*pair) for pair in zip(self.group.classes, self.outputs, strict=True)]
         if len(parts) == 1 and self.group.classes[0].each == 1:
             return parts[0]
         samples, tokens = self.group.visual.shape

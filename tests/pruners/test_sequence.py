@@ -9,7 +9,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pruners.sequence import Layout, Selection, positions_from_zero
+from pruners.positions import positions_from_zero
+from pruners.sequence import Layout, Selection
 
 LENGTH, VISUAL = 9, 4
 
@@ -218,4 +219,8 @@ def test_positions_start_at_zero_on_every_axis() -> None:
     axes = torch.tensor([[[9, 4, 5, 6]], [[9, 4, 4, 4]], [[9, 4, 6, 5]]])
     mask = torch.tensor([[False, True, True, True]])
     layout = Layout.dense(torch.tensor([[2]]), 4, axes, mask)
-    assert positions_from_zero(layout)[:, 0, 1:].tolist() == [[0, 1, 2], [0, 0, 0], [0, 2, 1]]
+    assert positions_from_zero(layout.position_ids, layout.mask)[:, 0, 1:].tolist() == [
+        [0, 1, 2],
+        [0, 0, 0],
+        [0, 2, 1],
+    ]
