@@ -229,7 +229,7 @@ def _report_scores(schedule: Schedule, kept: Measurements) -> NDArray[np.float64
 
 
 def _outline(schedule: Schedule, target: Shape) -> dict[str, float | list[int]]:
-    counts = schedule.counts(target.visual_tokens)
+    counts = schedule.counts(target.visual_tokens, target.tokens_per_tile)
     outline: dict[str, float | list[int]] = {
         "layers": [count.layer for count in counts],
         "visual_tokens": [count.alive for count in counts],

@@ -226,7 +226,7 @@ def _method_result(
     per_seed = tuple(relative_accuracy(row, dense_scores, tasks) for row in scores)
     schedule = entry.schedules[0]  # seeds change neither counts nor cost
     cost, dense_model = price(schedule, target), dense_cost(target)
-    counts = schedule.counts(target.visual_tokens)
+    counts = schedule.counts(target.visual_tokens, target.tokens_per_tile)
     return MethodResult(
         name=entry.method.name,
         label=entry.method.label,

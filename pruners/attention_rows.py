@@ -7,7 +7,7 @@ implementation the model runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from functools import cached_property
 from typing import Any, Protocol
@@ -105,33 +105,6 @@ def patch_attention(
     heads = _heads(layer)
     queries, keys = heads.project(hidden, "qk", rotation)
     return patch_saliency(queries[:, :, first:], keys, heads.scale)
-
-
-def packed_patch_attention(
-    layer: VisionHeads, hidden: Tensor, lengths: Sequence[int], rotation: Rotation | None = None
-) -> Tensor:
-    """Score patches of several images, packed one behind the other, as `patch_attention` does.
-
-    Args:
-        layer: The layer; patches attend to all patches of their own image.
-        hidden: The layer's input, (patches of all images, width).
-        lengths: Patches of each image, or of each frame of a video.
-        rotation: Cosines and sines of the tower's rotary position embedding, each (patches of all
-            images, head size); None for a tower without.
-
-    Returns:
-        Scores, float32, (patches of all images,): means over the queries of the own image.
-    """
-    # Projected at once: one matrix product for all images.
-    unbatched = None if rotation is None else (rotation[0][None], rotation[1][None])
-    queries, keys = layer.project(hidden[None], "qk", unbatched)
-    images = zip(
-        *(torch.split(part, list(lengths), dim=2) for part in (queries, keys)), strict=True
-    )
-    scores = [
-        patch_saliency(own_queries, own_keys, layer.scale) for own_queries, own_keys in images
-    ]
-    return torch.cat(scores, dim=1).squeeze(0)
 
 
 def decoupled_output(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pruners.groups import Group
 from pruners.sequence import Layout, resize
+from pruners.transfer import send
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Batch:
 
     @property
     def source(self) -> Tensor:
-        """Where each position comes from in the dense sequence, (batch, length)."""
+        """Where each position comes from in the dense sequence, -1 for padding that was added."""
         return self._joined([layout.source for layout in self.layouts])
 
     @property
@@ -103,5 +104,5 @@ class Batch:
         if len(parts) == 1:
             return parts[0]
         rows = [row for group in self.groups for row in group.rows]
-        order = torch.tensor(rows).argsort().to(parts[0].device, non_blocking=True)
+        order = send(torch.tensor(rows).argsort(), parts[0].device)
         return torch.cat(list(parts), dim=dim).index_select(dim, order)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -16,7 +15,9 @@ from torch.nn.functional import pad
 
 from pruners.batch import Batch
 from pruners.errors import InputError
-from pruners.sequence import last_position
+from pruners.positions import last_position
+
+_ATTRIBUTE = "prunetune_pruned"
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,8 @@ class CachedStage:
             shift = last_position(batch.position_ids, mask) - before
         else:
             shift = torch.zeros_like(source[:, :1])
-        added = None
-        if len(batch.groups) > 1 and mask is not None:
-            added = ~mask
-            if dense.mask is not None:
-                added = added & dense.mask.to(device).gather(1, source)
-        return cls(layer, source, added, shift)
+        added = source < 0 if len(batch.groups) > 1 and mask is not None else None
+        return cls(layer, source.clamp(min=0), added, shift)
 
     def mask(self, dense: Tensor | None, prompt: int, total: int) -> Tensor | None:
         """Turn the dense sequence's padding mask into that of these layers.
@@ -172,24 +169,23 @@ def positions_ahead(dense: Batch) -> Tensor:
     return last + 1 - tokens
 
 
-class CacheMemory:
-    """Remembers what is in each cache for as long as the cache lives; any number may be in use."""
+def remember(cache: Any, pruned: PrunedCache) -> None:
+    """Note on a cache what a prefill left in it; copies of the cache have the note too."""
+    setattr(cache, _ATTRIBUTE, pruned)
 
-    def __init__(self) -> None:
-        """Remember nothing yet."""
-        self._caches: WeakKeyDictionary[Any, PrunedCache] = WeakKeyDictionary()
 
-    def remember(self, cache: Any, pruned: PrunedCache) -> None:
-        """Remember what a prefill left in a cache."""
-        self._caches[cache] = pruned
+def remember_padding(cache: Any, *, padded: bool) -> None:
+    """Note on a pruned cache that a step has brought padding."""
+    pruned: PrunedCache = getattr(cache, _ATTRIBUTE)
+    if padded and not pruned.padded:
+        remember(cache, replace(pruned, padded=True))
 
-    def remember_padding(self, cache: Any, *, padded: bool) -> None:
-        """Remember that a step has brought padding."""
-        if padded and not self._caches[cache].padded:
-            self._caches[cache] = replace(self._caches[cache], padded=True)
 
-    def recall(self, cache: Any) -> PrunedCache | None:
-        """Recall what a cache holds; None for none, an empty one, or one of an unpruned call."""
-        if cache is None or cache.get_seq_length(0) == 0:
-            return None
-        return self._caches.get(cache)
+def recall(cache: Any) -> PrunedCache | None:
+    """Recall what a cache holds; None for none, an empty one, or one of an unpruned call."""
+    pruned: PrunedCache | None = getattr(cache, _ATTRIBUTE, None)
+    if pruned is not None and cache.get_seq_length(0) == 0:
+        # Emptied: whatever fills it next is not what the prefill left.
+        delattr(cache, _ATTRIBUTE)
+        return None
+    return pruned

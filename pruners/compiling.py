@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -25,5 +26,9 @@ def uncompiled(hook: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 
 
 def forget_compiled() -> None:
-    """Drop all compiled code, which does not notice that modules got or lost their hooks."""
-    torch.compiler.reset()
+    """Drop all compiled code, which does not notice that modules got or lost their hooks.
+
+    Where nothing can have been compiled yet, the compiler is not even loaded.
+    """
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()

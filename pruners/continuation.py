@@ -79,8 +79,10 @@ class Continuation:
         if self._pruned.ahead is not None and (position_ids is None or counted is not None):
             # The model itself adds what it remembers of whichever call came last.
             axes, device = self._adapter.position_axes, given.device
-            positions = self._pruned.positions(mask, start, count).to(device)
-            options["position_ids"] = positions.expand(axes, -1, -1)
+            positions = self._pruned.positions(mask, start, count).to(device).expand(axes, -1, -1)
+            if position_ids is not None and position_ids.shape[0] > axes:
+                positions = _of_generate(position_ids[..., -count:], positions)
+            options["position_ids"] = positions
         return options
 
     def enter_decoder(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -146,3 +148,21 @@ class Continuation:
             mask = self._stage.mask(self._mask, self._pruned.prompt, self._total)
             self._masks[kind] = self._adapter.causal_mask(hidden, mask, self.cache, index)
         return self._masks[kind]
+
+
+def _of_generate(given: Tensor, positions: Tensor) -> Tensor:
+    """Take the positions that `generate` gives the tokens it makes, where they are any use.
+
+    It goes on from the prompt's last position, which the frames of a long video may be ahead of;
+    between calls, stock models go on from the highest position of all. What was pruned `generate`
+    may take for images still to come: then it gives the count of tokens on each axis.
+
+    Args:
+        given: What it gives, count of tokens first, (1 + axes, batch, count).
+        positions: Positions that follow the highest of all, (axes, batch, count).
+
+    Returns:
+        Positions, (axes, batch, count).
+    """
+    counts = (given[1:] == given[:1]).all(dim=2).all(dim=0)
+    return positions.where(counts.unsqueeze(-1), given[1:])

@@ -13,7 +13,7 @@ from pruners.attention_rows import LayerAttention
 from pruners.choosing import choose_tokens
 from pruners.counting import StageCounts
 from pruners.merge_rules import merge_dropped
-from pruners.saliency import key_norms, row_saliency, visual_saliency
+from pruners.saliency import key_norms, rater_mask, row_saliency, visual_saliency
 from pruners.scorers import (
     ClsAttention,
     KeyNorm,
@@ -107,6 +107,25 @@ def run_decoder_stage(
     )
 
 
+def find_raters(layout: Layout, embeds: Tensor, length: int) -> Tensor:
+    """Find SparseVLM's raters among the text tokens as they enter the decoder.
+
+    Args:
+        layout: The sequence.
+        embeds: Its embeddings, (batch, present length, width).
+        length: Length of the dense sequence.
+
+    Returns:
+        True for raters, by dense position, (batch, length).
+    """
+    text = layout.text
+    visual = gather_tokens(embeds, layout.visual)
+    raters = rater_mask(visual, gather_tokens(embeds, text), layout.is_question(text))
+    nowhere = torch.zeros(len(embeds), length, dtype=torch.bool, device=embeds.device)
+    # Padding that was added comes from nowhere, and is no rater.
+    return nowhere.scatter(1, layout.source.gather(1, text).clamp(min=0), raters)
+
+
 def _scores(stage: Stage, layout: Layout, reads: DecoderReads) -> Scores:
     scorer, visual = stage.scorer, layout.visual
     match scorer:
@@ -133,7 +152,7 @@ def _scores(stage: Stage, layout: Layout, reads: DecoderReads) -> Scores:
         case RaterAttention(reads=which):
             assert reads.raters is not None
             rows = layout.text
-            raters = reads.raters.gather(1, layout.source.gather(1, rows))
+            raters = reads.raters.gather(1, layout.source.gather(1, rows).clamp(min=0))
             return Scores(_from_rows(reads.layer(which), layout, rows, raters))
         case KeyNorm(reads=which):
             return Scores(reads.key_norms(which).gather(1, visual))

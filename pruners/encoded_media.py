@@ -51,19 +51,23 @@ class MediaRecorder:
             encoded: Called with each record.
         """
         self._core: Any = adapter.core
-        self._names: list[str] = []
+        # What the instance itself had by these names, such as another library's wrapper.
+        self._before: dict[str, Any] = {}
         running: PerThread[Kind] = PerThread()
         for kind in adapter.towers:
             name = f"get_{kind}_features"
             original = getattr(self._core, name)
+            self._before[name] = vars(self._core).get(name)
             setattr(self._core, name, _Encoding(adapter, kind, original, encoded, running))
-            self._names.append(name)
 
     def remove(self) -> None:
         """Take the wrappers off."""
-        for name in self._names:
-            delattr(self._core, name)
-        self._names.clear()
+        for name, before in self._before.items():
+            if before is None:
+                delattr(self._core, name)
+            else:
+                setattr(self._core, name, before)
+        self._before.clear()
 
     @staticmethod
     def recorded(features: Any) -> EncodedMedia | None:

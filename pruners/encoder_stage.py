@@ -64,7 +64,7 @@ def run_encoder_stage(
         )
     if stage.scope == "global":
         if features is None:
-            features = reader.joined(lambda tiles, vision: _patches(vision, tower))
+            features = reader.joined([_patches(vision, tower) for vision in reader.outputs])
         counts = reader.group.counts.get(0)
         if counts is None:
             return _all_of(features)
@@ -74,7 +74,7 @@ def run_encoder_stage(
             counts,
             features,
             scores,
-            keys=lambda: reader.joined(lambda tiles, vision: _keys(vision)),
+            keys=lambda: reader.joined(list(map(_keys, reader.outputs))),
             local=_no_windows,
         )
     parts = []
@@ -123,22 +123,14 @@ def sample_patch_scores(stage: Stage, counts: StageCounts, reader: GroupReader) 
         InputError: The scorer reads the question, and there is none.
     """
 
-    def read(tiles: TileClass, vision: VisionOutputs) -> Scores:
-        return patch_scores(stage, counts, vision, reader.questions_of(tiles))
-
-    kinds = [read(*pair) for pair in zip(reader.group.classes, reader.outputs, strict=True)]
-    found = iter(kinds)
-    first = reader.joined(lambda tiles, vision: next(found).first)
-    if kinds[0].second is None:
-        return Scores(first)
-    seconds = iter(kinds)
-
-    def second(tiles: TileClass, vision: VisionOutputs) -> Tensor:
-        values = next(seconds).second
-        assert values is not None
-        return values
-
-    return Scores(first, reader.joined(second), kinds[0].first_count)
+    scores = [
+        patch_scores(stage, counts, vision, reader.questions_of(tiles))
+        for tiles, vision in zip(reader.group.classes, reader.outputs, strict=True)
+    ]
+    first = reader.joined([own.first for own in scores])
+    seconds = [own.second for own in scores if own.second is not None]
+    second = reader.joined(seconds) if seconds else None
+    return Scores(first, second, scores[0].first_count)
 
 
 def _patches(vision: VisionOutputs, tower: VisionTower) -> Tensor:
@@ -258,11 +250,8 @@ def _sample_scores(
     if isinstance(scorer, VisionScorer):
         return sample_patch_scores(stage, counts, reader)
     if isinstance(scorer, VisualSelfAttention | KeyNorm):
-        return Scores(
-            reader.joined(
-                lambda tiles, vision: _tile_scores(stage, counts, vision, None, features).first
-            )
-        )
+        parts = (_tile_scores(stage, counts, own, None, features) for own in reader.outputs)
+        return Scores(reader.joined([own.first for own in parts]))
     return _tile_scores(stage, counts, VisionOutputs(), None, features)
 
 

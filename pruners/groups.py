@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from pruners.plan import Plan
 from pruners.samples import Sample
 from pruners.sequence import Selection
 from pruners.text_tower import QuestionOutputs
+from pruners.transfer import send
 from pruners.vision_outputs import VisionOutputs
 
 
@@ -108,8 +109,8 @@ def _group(
     classes = (_tile_class(samples, own, device) for own in places.values())
     return Group(
         rows=tuple(rows),
-        indices=None if whole else _to(device, torch.tensor(rows)),
-        visual=_to(device, torch.stack([sample.visual for sample in samples])),
+        indices=None if whole else send(torch.tensor(rows), device),
+        visual=send(torch.stack([sample.visual for sample in samples]), device),
         classes=tuple(classes),
         counts=plan.counts([len(tile.tile) for tile in first]),
         in_one_piece=samples[0].in_one_piece,
@@ -123,14 +124,10 @@ def _tile_class(samples: Sequence[Sample], places: list[int], device: torch.devi
     return TileClass(
         kind=flat[0].kind,
         grid=flat[0].tile.grid,
-        visual=_to(device, visual),
+        visual=send(visual, device),
         sources=tuple(tile.tile.source for tile in flat),
         patches=tuple(tile.tile.patches for tile in flat),
     )
-
-
-def _to(device: torch.device, indices: Tensor) -> Tensor:
-    return indices.to(device, non_blocking=True)
 
 
 class GroupReader:
@@ -181,18 +178,17 @@ class GroupReader:
         left = self._encoded[tiles.kind].left
         if left is None:
             return None
-        return left.select(_to(tiles.visual.device, torch.tensor(tiles.sources)))
+        return left.select(send(torch.tensor(tiles.sources), tiles.visual.device))
 
-    def joined(self, read: Callable[[TileClass, VisionOutputs], Tensor]) -> Tensor:
-        """Read every class, and put what tokens have in the order of the samples' visual tokens.
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Put what tokens have in the order of the samples' visual tokens.
 
         Args:
-            read: Reads a class: values by token, (samples * tiles, tokens, ...).
+            parts: Values by token of each class, (samples * tiles, tokens, ...).
 
         Returns:
             Values, (samples, N, ...).
         """
-        parts = [read(*pair) for pair in zip(self.group.classes, self.outputs, strict=True)]
         if len(parts) == 1 and self.group.classes[0].each == 1:
             return parts[0]
         samples, tokens = self.group.visual.shape

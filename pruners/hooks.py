@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pruners.adapters import DecoderCall, ModelAdapter
-from pruners.cache import CacheMemory
+from pruners.cache import recall, remember, remember_padding
+from pruners.compiling import forget_compiled, uncompiled
 from pruners.continuation import Continuation
 from pruners.encoded_media import EncodedMedia, MediaRecorder
 from pruners.errors import InputError
@@ -66,7 +67,6 @@ class PruningHooks:
         self._adapter = adapter
         self._plan = plan
         self._questions = questions
-        self._memory = CacheMemory()
         self._current: PerThread[Prefill | Continuation] = PerThread()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
@@ -75,6 +75,7 @@ class PruningHooks:
         try:
             if plan.prunes:
                 self._install(parts, text_tower)
+                forget_compiled()
         except BaseException:
             self.remove()
             raise
@@ -112,6 +113,9 @@ class PruningHooks:
         """Remove all hooks."""
         for handle in self._handles:
             handle.remove()
+        if self._handles:
+            forget_compiled()
+        self._handles.clear()
 
     @contextmanager
     def running(self, prefill: Prefill) -> Iterator[None]:
@@ -129,6 +133,7 @@ class PruningHooks:
 
     # The outermost call: arguments whose meaning depends on the sequence's length.
 
+    @uncompiled
     def _check_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = self._signature.bind_partial(*args, **kwargs).arguments
         if not any(given.get(name) is not None for name in _MEDIA):
@@ -146,6 +151,7 @@ class PruningHooks:
 
     # The core: where a prefill or a continuation starts and ends.
 
+    @uncompiled
     def _start(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
@@ -156,7 +162,7 @@ class PruningHooks:
             self._current.value = prefill
             self._take_encoded(prefill, call)
             return None
-        pruned = self._memory.recall(call.cache)
+        pruned = recall(call.cache)
         if pruned is None:
             return None
         step = Continuation(self._adapter, pruned, call.cache)
@@ -194,6 +200,7 @@ class PruningHooks:
         if isinstance(call, Prefill):
             call.encoded[kind] = media
 
+    @uncompiled
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self._current.value
         self._current.value = None
@@ -202,17 +209,18 @@ class PruningHooks:
         if isinstance(call, Prefill):
             self._finish(call)
         elif isinstance(call, Continuation):
-            self._memory.remember_padding(call.cache, padded=call.padded)
+            remember_padding(call.cache, padded=call.padded)
 
     def _finish(self, prefill: Prefill) -> None:
         if prefill.batch is None:  # Nothing prunes, so the decoder's hooks are not there.
             return
         self.record, cache, held = prefill.finish()
         if held is not None:
-            self._memory.remember(cache, held)
+            remember(cache, held)
 
     # The projector, which is spared what a stage at layer 0 will drop.
 
+    @uncompiled
     def _enter_projector(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
         call = self._current.value
         self._spared.value = None
@@ -222,6 +230,7 @@ class PruningHooks:
         self._spared.value = features.shape
         return (features[:, :1],)
 
+    @uncompiled
     def _leave_projector(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         shape, self._spared.value = self._spared.value, None
         tower = self._adapter.towers["image"]
@@ -236,12 +245,14 @@ class PruningHooks:
 
     # The decoder and its layers.
 
+    @uncompiled
     def _enter_decoder(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         call = self._current.value
         return None if call is None else (args, call.enter_decoder(kwargs))
 
+    @uncompiled
     def _enter_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:

@@ -5,29 +5,29 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pruners.adapters import ModelAdapter
+from pruners.added_features import AddedFeatures
 from pruners.attention_rows import LayerAttention
 from pruners.batch import Batch
 from pruners.cache import CachedStage, PrunedCache, positions_ahead
-from pruners.decoder_stage import DecoderReads, run_decoder_stage
+from pruners.decoder_stage import DecoderReads, find_raters, run_decoder_stage
 from pruners.encoded_media import EncodedMedia
 from pruners.encoder_stage import run_encoder_stage, sample_patch_scores
 from pruners.groups import Group, GroupReader, groups_of
 from pruners.layer_arguments import with_positions
 from pruners.media import Kind
 from pruners.plan import Plan
+from pruners.positions import positions_from_zero
 from pruners.prefill_record import GroupRecord, PrefillRecord, StageRecord
 from pruners.prompt import Prompt
 from pruners.reads import reads_previous_layer, reads_raters
-from pruners.saliency import rater_mask
 from pruners.samples import samples_of
 from pruners.scorers import VisionScorer
 from pruners.scores import Scores
 from pruners.selection import gather_tokens
-from pruners.sequence import Layout, Selection, positions_from_zero
+from pruners.sequence import Layout, Selection
 from pruners.stages import Stage
 from pruners.text_tower import QuestionOutputs
 
@@ -77,7 +77,7 @@ class Prefill:
         # What decoder stages read beside the sequences themselves.
         self._raters: list[Tensor | None] = []
         self._previous: list[LayerAttention | None] = []
-        self._added: list[list[Tensor]] = []
+        self._added: AddedFeatures | None = None
 
     @property
     def skips_projector(self) -> bool:
@@ -102,7 +102,7 @@ class Prefill:
         groups = groups_of(samples, self._plan, embeds.device)
         self._readers = tuple(GroupReader(group, self.encoded, self.questions) for group in groups)
         self.batch = self._dense = self._dense_batch(groups, kwargs)
-        self._added = [self._of_groups(features) for features in added]
+        self._added = AddedFeatures(added, self._dense)
         later = projects_later(self._plan, self._adapter)
         if any(0 in group.counts or (later and group.classes) for group in groups):
             embeds, self.batch = self.batch.changed(embeds, self._run_encoder_stage)
@@ -113,7 +113,7 @@ class Prefill:
         self._batches[0] = self.batch
         if reads_raters(self._plan):
             self._raters = [
-                self._find_raters(group, layout, group.of(embeds))
+                find_raters(layout, group.of(embeds), self.prompt.length) if group.counts else None
                 for group, layout in zip(groups, self.batch.layouts, strict=True)
             ]
         return kwargs
@@ -134,8 +134,8 @@ class Prefill:
         assert self.batch is not None
         self._cache = kwargs.get("past_key_values")
         rotation = kwargs["position_embeddings"]
-        if 0 < index <= len(self._added):
-            hidden = self._add_features(hidden, self._added[index - 1])
+        if self._added is not None:
+            hidden = self._added.add(index - 1, hidden, self.batch)
         if index > 0 and any(index in group.counts for group in self.batch.groups):
             hidden = self._run_stage(index, hidden, self._rotation or rotation)
         following = self._plan.decoder.get(index + 1)
@@ -178,19 +178,8 @@ class Prefill:
             if layer not in group.counts:
                 continue
             layout = batch.layouts[number]
-            positions = layout.source
-            if len(batch.groups) > 1 and layout.mask is not None:
-                added = ~layout.mask & ~self._is_dense_padding(number, layout)
-                positions = positions.masked_fill(added, -1)
-            records.append(StageRecord(layer, layout.origin, layout.contextual, positions))
+            records.append(StageRecord(layer, layout.origin, layout.contextual, layout.source))
         return GroupRecord(group.rows, group.visual, tuple(records))
-
-    def _is_dense_padding(self, number: int, layout: Layout) -> Tensor:
-        assert self._dense is not None
-        dense = self._dense.layouts[number].mask
-        if dense is None:
-            return torch.zeros_like(layout.source, dtype=torch.bool)
-        return ~dense.to(layout.source.device).gather(1, layout.source)
 
     def _dense_batch(self, groups: tuple[Group, ...], kwargs: dict[str, Any]) -> Batch:
         mask = kwargs.get("attention_mask") if self.prompt.real is not None else None
@@ -266,7 +255,9 @@ class Prefill:
             ),
             previous=None if previous is None else previous.to(hidden.device),
             compared=lambda: adapter.decoder_norm(hidden),
-            rotation_from_zero=lambda: adapter.rotation(hidden, positions_from_zero(layout)),
+            rotation_from_zero=lambda: adapter.rotation(
+                hidden, positions_from_zero(layout.position_ids, layout.mask)
+            ),
             patch_scores=self._patch_scores(stage, number),
             raters=None if raters is None else raters.to(hidden.device),
         )
@@ -304,41 +295,6 @@ class Prefill:
         if counts.alive == 0 or not isinstance(stage.scorer, VisionScorer):
             return None  # a stage that drops all tokens chooses none
         return sample_patch_scores(stage, counts, self._readers[number])
-
-    def _find_raters(self, group: Group, layout: Layout, embeds: Tensor) -> Tensor | None:
-        """Find SparseVLM's raters among the text tokens: (samples, dense length)."""
-        if not group.counts:
-            return None
-        text = layout.text
-        visual = gather_tokens(embeds, layout.visual)
-        raters = rater_mask(visual, gather_tokens(embeds, text), layout.is_question(text))
-        nowhere = torch.zeros(
-            len(group.rows), self.prompt.length, dtype=torch.bool, device=text.device
-        )
-        return nowhere.scatter(1, layout.source.gather(1, text), raters)
-
-    def _of_groups(self, features: Tensor) -> list[Tensor]:
-        """Split features of all visual tokens by group: (samples, N, width) each."""
-        assert self._dense is not None
-        counts = {row: group.visual.shape[1] for group in self._dense.groups for row in group.rows}
-        parts = torch.split(features, [counts[row] for row in sorted(counts)])
-        return [torch.stack([parts[row] for row in group.rows]) for group in self._dense.groups]
-
-    def _add_features(self, hidden: Tensor, features: list[Tensor]) -> Tensor:
-        """Add features to the visual tokens that are left, each those of the token it comes from.
-
-        A contextual token gets those of the token it was merged into.
-        """
-        assert self.batch is not None
-
-        def add(number: int, own: Tensor) -> Tensor:
-            assert self.batch is not None
-            layout = self.batch.layouts[number].to(own.device)
-            chosen = gather_tokens(features[number].to(own.device), layout.origin)
-            places = layout.visual.unsqueeze(-1).expand_as(chosen)
-            return own.scatter_add(1, places, chosen.to(own.dtype))
-
-        return self.batch.mapped(hidden, add)
 
 
 def projects_later(plan: Plan, adapter: ModelAdapter) -> bool:

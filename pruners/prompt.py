@@ -90,6 +90,11 @@ class Prompt:
     ) -> Prompt:
         real = None
         if attention_mask is not None:
+            if not isinstance(attention_mask, Tensor):
+                raise InputError(
+                    f"the attention mask is a {type(attention_mask).__name__}; pruning needs a "
+                    f"padding mask, a tensor of shape {tuple(shape)}: (batch, length)"
+                )
             if tuple(attention_mask.shape) != tuple(shape):
                 raise InputError(
                     f"the attention mask has shape {tuple(attention_mask.shape)}; pruning needs a "

@@ -28,6 +28,7 @@ from pruners.reads import vision_parts
 from pruners.schedule import Schedule
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.tower import TowerPruning
+from pruners.transfer import send
 from pruners.vision import check_layers, check_text_tower
 from pruners.vision_outputs import VisionOutputs
 from pruners.vision_towers import TowerOutputs
@@ -107,7 +108,7 @@ class PrunedModel:
                 "questions were given, but the schedule compares none with the image; call the "
                 "model without them"
             )
-        before, self._given.value = self._given.value, self._text_tower.encode(questions)
+        before, self._given.value = self._given.value, self._encode(questions)
         try:
             yield
         finally:
@@ -250,9 +251,15 @@ class PrunedModel:
         assert scorer is not None
         texts = self._reader.read(prompt.ids, scorer.text)
         distinct = list(dict.fromkeys(texts))
-        encoded = self._text_tower.encode(distinct)
+        encoded = self._encode(distinct)
         chosen = torch.tensor([distinct.index(text) for text in texts])
-        return encoded.select(chosen.to(encoded.tokens.device, non_blocking=True))
+        return encoded.select(send(chosen, encoded.tokens.device))
+
+    def _encode(self, questions: Sequence[str]) -> QuestionOutputs:
+        """Encode questions where the model is now, which may have been moved."""
+        assert self._text_tower is not None
+        adapter = self._adapter
+        return self._text_tower.to(adapter.device, adapter.dtype).encode(questions)
 
 
 def apply_schedule(
@@ -262,27 +269,31 @@ def apply_schedule(
     processor: Any = None,
     text_tower: TextTower | str | os.PathLike[str] | None = None,
 ) -> PrunedModel:
-    """Make a model prune its visual tokens by a schedule, in every call with an image.
+    """Make a model prune its visual tokens by a schedule, in every call with images or videos.
 
     Hooks are installed on this instance; its class and weights are untouched. `model(...)` returns
-    logits for the tokens that are left, `model.generate(...)` works as before, and calls without an
-    image are not changed. (`generate` projects the images before it knows the prompt, so there the
-    projector runs on all visual tokens once more; no other part does.)
+    logits for the tokens that are left, `model.generate(...)` works as before, and calls without
+    images are not changed. (Where stages at layer 0 work before the projector, as in LLaVA-1.5,
+    `generate` projects the images before it knows the prompt, so that there the projector runs on
+    all visual tokens once more; no other part does.)
 
     Args:
-        model: A stock `LlavaForConditionalGeneration`.
+        model: A stock model of one of the families of `pruners.adapters.FAMILIES`, as
+            `AutoModelForImageTextToText.from_pretrained` loads it.
         schedule: The schedule, for a decoder of this depth.
         processor: The model's processor, which reads the question back from the prompt; by default
             it is loaded from where the model came from when first needed.
         text_tower: Text tower, or folder or hub name of a CLIP checkpoint, to use instead of the
-            one that the schedule names.
+            one that the schedule names. It must be paired with the model's vision tower.
 
     Returns:
         The handle; `remove` restores the model.
 
     Raises:
-        UnsupportedModelError: The model's family has no adapter.
-        ScheduleMismatchError: The schedule does not fit the model.
+        UnsupportedModelError: The model's family has no adapter, or its configuration cannot be
+            pruned.
+        ScheduleMismatchError: The schedule does not fit the model, or reads what it has not: a CLS
+            token, a paired text tower, a tower inside which tokens can leave.
         ModelError: The model already has a schedule, or the text tower cannot be loaded.
     """
     adapter = adapter_for(model)

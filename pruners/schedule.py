@@ -233,17 +233,20 @@ class Schedule(_Record):
         """
         return _stage_counts(self.stages[0], tokens, tokens)
 
-    def visual_tokens_per_layer(self, decoder_layers: int, visual_tokens: int) -> tuple[int, ...]:
+    def visual_tokens_per_layer(
+        self, decoder_layers: int, visual_tokens: int, tiles: Sequence[int] | None = None
+    ) -> tuple[int, ...]:
         """Count the visual tokens alive in each decoder layer.
 
         Args:
             decoder_layers: Layers of the decoder.
             visual_tokens: Visual tokens of the dense model.
+            tiles: How many of them each tile has; by default there is one tile.
 
         Returns:
             One count per decoder layer.
         """
-        alive_from = {count.layer: count.alive for count in self.counts(visual_tokens)}
+        alive_from = {count.layer: count.alive for count in self.counts(visual_tokens, tiles)}
         alive, per_layer = visual_tokens, []
         for layer in range(decoder_layers):
             alive = alive_from.get(layer, alive)

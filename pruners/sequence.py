@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pruners.positions import compact_positions
 from pruners.selection import gather_tokens
 
 
@@ -71,7 +72,8 @@ class Layout:
         origin: Which of the dense model's N visual tokens each is or was merged into; ``-1 - i`` is
             the CLS token of the tile whose first token is i. (batch, visual)
         contextual: Which of them are contextual, (batch, visual).
-        source: Where each position comes from in the dense sequence, (batch, length).
+        source: Where each position comes from in the dense sequence, -1 for padding that was added,
+            (batch, length).
         position_ids: Positions for the rotary embedding, (batch, length), or (axes, batch, length)
             where it has several axes.
         mask: True for tokens, False for padding, (batch, length); None without padding.
@@ -145,7 +147,9 @@ class Layout:
     @property
     def text(self) -> Tensor:
         """Where everything is that is no visual token, rising, (batch, length - visual)."""
-        return self._others
+        visual = torch.zeros_like(self.source, dtype=torch.uint8).scatter(1, self.visual, 1)
+        order = visual.argsort(dim=-1, stable=True)
+        return order[:, : self.length - self.visual.shape[1]]
 
     def is_question(self, places: Tensor) -> Tensor:
         """Say which places lie behind the image and are no padding.
@@ -200,7 +204,7 @@ class Layout:
         indices = selection.indices
         chosen = indices.where(indices >= 0, -1 - indices)
         stood = self.visual.gather(1, chosen)
-        others = self._others
+        others = self.text
         # Twice the place, so that a CLS token has room before the first token of its tile.
         in_place = 2 * stood - (indices < 0).long()
         keys = 2 * self.visual[:, :alive] if self.in_one_piece else in_place
@@ -242,17 +246,10 @@ class Layout:
         return replace(
             self,
             visual=self.visual + (more if side == "left" else 0),
-            source=resize(self.source, length, side),
+            source=resize(self.source, length, side, value=-1),
             position_ids=resize(self.position_ids, length, side),
             mask=resize(mask, length, side),
         )
-
-    @property
-    def _others(self) -> Tensor:
-        """Where everything is that is no visual token, rising, (batch, length - visual)."""
-        visual = torch.zeros_like(self.source, dtype=torch.uint8).scatter(1, self.visual, 1)
-        order = visual.argsort(dim=-1, stable=True)
-        return order[:, : self.length - self.visual.shape[1]]
 
     def _sizes_after(self, selection: Selection) -> Tensor | None:
         if selection.sizes is not None or self.sizes is None:
@@ -261,19 +258,22 @@ class Layout:
         return self.sizes.gather(1, indices.where(indices >= 0, -1 - indices))
 
 
-def resize(values: Tensor, length: int, side: Literal["left", "right"]) -> Tensor:
-    """Pad the last dimension with zeros on one side, or cut it off there.
+def resize(
+    values: Tensor, length: int, side: Literal["left", "right"], *, value: int = 0
+) -> Tensor:
+    """Pad the last dimension on one side, or cut it off there.
 
     Args:
         values: Values, (..., present length).
         length: Length wanted.
         side: Which side.
+        value: What to pad with.
 
     Returns:
         Values, (..., length).
     """
     more = length - values.shape[-1]
-    return pad(values, (more, 0) if side == "left" else (0, more))
+    return pad(values, (more, 0) if side == "left" else (0, more), value=value)
 
 
 def _gather_last(values: Tensor, places: Tensor) -> Tensor:
@@ -294,49 +294,3 @@ def _in_order(selection: Selection, made: Tensor) -> tuple[Selection, Tensor]:
     sizes = None if selection.sizes is None else selection.sizes.gather(1, order)
     tokens = gather_tokens(selection.tokens, order)
     return Selection(tokens, indices.gather(1, order), 0, sizes), made.gather(1, order)
-
-
-def compact_positions(like: Tensor, mask: Tensor | None) -> Tensor:
-    """Count positions from 0 over the tokens that are no padding.
-
-    Args:
-        like: Any tensor of the sequence's shape, (batch, length).
-        mask: True for tokens, False for padding, (batch, length); None without padding.
-
-    Returns:
-        Positions, (batch, length); padding on the left gets 0.
-    """
-    if mask is None:
-        return torch.arange(like.shape[1], device=like.device).expand(like.shape[0], -1)
-    return (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
-
-
-def positions_from_zero(layout: Layout) -> Tensor:
-    """Shift each sample's positions so that its first token has position 0.
-
-    Args:
-        layout: The sequence.
-
-    Returns:
-        Positions, (batch, length); padding on the left gets whatever that leaves, at least 0.
-    """
-    positions = layout.position_ids
-    if layout.mask is None:
-        return positions - positions[..., :1]
-    first = positions.masked_fill(~layout.mask, torch.iinfo(positions.dtype).max)
-    return (positions - first.amin(dim=-1, keepdim=True)).clamp(min=0)
-
-
-def last_position(position_ids: Tensor, mask: Tensor | None) -> Tensor:
-    """Find the highest position of each sample that is no padding.
-
-    Args:
-        position_ids: Positions, (batch, length).
-        mask: True for tokens, False for padding, (batch, length); None without padding.
-
-    Returns:
-        Positions, (batch, 1).
-    """
-    if mask is not None:
-        position_ids = position_ids.masked_fill(~mask, -1)
-    return position_ids.amax(dim=-1, keepdim=True)

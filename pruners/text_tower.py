@@ -105,7 +105,7 @@ class TextTower:
         return cls(name, tokenizer, clip.text_model, clip.text_projection, clip.visual_projection)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Move the tower, in place.
+        """Move the tower, in place, unless it is there already.
 
         Args:
             device: Device to run on.
@@ -114,8 +114,10 @@ class TextTower:
         Returns:
             The tower itself.
         """
-        for part in self._parts:
-            part.to(device=device, dtype=dtype)
+        weight = self.visual_projection.weight
+        if (weight.device, weight.dtype) != (device, dtype):
+            for part in self._parts:
+                part.to(device=device, dtype=dtype)
         return self
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from pruners.adapters import ModelAdapter, adapter_for
+from pruners.compiling import uncompiled
 from pruners.errors import InputError, ScheduleMismatchError
 from pruners.per_thread import PerThread
 from pruners.text_tower import TextTower
@@ -57,11 +58,13 @@ class VisionRecorder:
         self._call: PerThread[_Record] = PerThread()
         self._signature = inspect.signature(tower.module.forward)
         self._handles = [tower.module.register_forward_pre_hook(self._start, with_kwargs=True)]
+        self._wanted = tower.layers_read(parts)
+        # Every layer gets a hook: torch.compile takes layers that differ in hooks alone for alike.
         self._handles += [
             tower.layers[layer].register_forward_pre_hook(
                 partial(self._record, layer), with_kwargs=True
             )
-            for layer in sorted(tower.layers_read(parts))
+            for layer in range(-len(tower.layers), 0)
         ]
         self._handles.append(tower.module.register_forward_hook(self._finish, always_call=True))
 
@@ -82,19 +85,22 @@ class VisionRecorder:
         """
         return getattr(output, cls._ATTRIBUTE, None)
 
+    @uncompiled
     def _start(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._call.value = _Record(self._signature.bind_partial(*args, **kwargs).arguments)
 
+    @uncompiled
     def _record(
         self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         call = self._call.value
-        if call is None:
+        if call is None or layer not in self._wanted:
             return
         call.inputs[layer] = args[0] if args else kwargs["hidden_states"]
         if kwargs.get("position_embeddings") is not None:
             call.rotations[layer] = kwargs["position_embeddings"]
 
+    @uncompiled
     def _finish(self, tower: nn.Module, args: Any, output: Any) -> None:
         call = self._call.value
         self._call.value = None
@@ -107,7 +113,9 @@ class VisionRecorder:
     def _embed(self, tokens: Tensor) -> Tensor:
         """Bring tokens into the space shared with the text tower, normalised."""
         assert self._text_tower is not None
-        projected = self._text_tower.visual_projection(self._tower.norm(tokens))
+        # The model may have been moved since the schedule was applied.
+        text_tower = self._text_tower.to(tokens.device, tokens.dtype)
+        projected = text_tower.visual_projection(self._tower.norm(tokens))
         return normalize(cast(Tensor, projected).float(), dim=-1)
 
 

@@ -31,7 +31,8 @@ def as_measured(schedule: Schedule, shape: Shape) -> Schedule:
     scaled = schedule.scaled_to(shape)
     stages = []
     previous = shape.visual_tokens
-    for stage, count in zip(scaled.stages, scaled.counts(shape.visual_tokens), strict=True):
+    counts = scaled.counts(shape.visual_tokens, shape.tokens_per_tile)
+    for stage, count in zip(scaled.stages, counts, strict=True):
         if count.alive < previous:
             share = count.contextual / count.alive if count.alive else 0.0
             retention = count.alive / shape.visual_tokens
@@ -51,7 +52,7 @@ def measured_share(schedule: Schedule, shape: Shape) -> float:
         Visual tokens as a share of the measured model's own, averaged over its layers.
     """
     tokens = as_measured(schedule, shape).visual_tokens_per_layer(
-        shape.decoder_layers, shape.visual_tokens
+        shape.decoder_layers, shape.visual_tokens, shape.tokens_per_tile
     )
     return sum(tokens) / (len(tokens) * shape.visual_tokens)
 

@@ -76,7 +76,8 @@ def note_schedule(trial: optuna.Trial, schedule: Schedule) -> None:
     """
     if schedule.shape is None or schedule.cost is None:
         raise StudyError("a trial's schedule must be priced: its shape or its cost is missing")
-    counts = schedule.counts(schedule.shape.visual_tokens)
+    shape = schedule.shape
+    counts = schedule.counts(shape.visual_tokens, shape.tokens_per_tile)
     trial.set_user_attr("content_hash", schedule.content_hash)
     trial.set_user_attr("tflops", schedule.cost.tflops)
     trial.set_user_attr("mean_visual_tokens", schedule.cost.mean_visual_tokens)

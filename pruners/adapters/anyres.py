@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,49 +32,56 @@ def tiled_medium(rows: GridSide, columns: GridSide, source: int) -> Medium:
     shape = (rows.tokens, columns.tokens + 1)
     places = whole + torch.arange(rows.tokens * shape[1]).view(shape)
     tiles = [Tile(torch.arange(whole), (side, side), source)]
-    down, across = (torch.tensor(part.tile_of()) for part in (rows, columns))
-    for tile in range(rows.tiles * columns.tiles):
-        own_rows = down == tile // columns.tiles
-        own_columns = across == tile % columns.tiles
-        own = places[own_rows][:, :-1][:, own_columns]
+    for number, (high, wide) in enumerate(product(spans(rows), spans(columns)), start=1):
+        own = places[high.tokens][:, wide.tokens]
         if own.numel():
-            patches = tile_patches(rows, own_rows, columns, own_columns)
-            tiles.append(
-                Tile(own.flatten(), (own.shape[0], own.shape[1]), source + 1 + tile, patches)
-            )
+            patches = patches_of_tile(high, wide, side)
+            grid = (own.shape[0], own.shape[1])
+            tiles.append(Tile(own.flatten(), grid, source + number, patches))
     return Medium(whole + places.numel(), tuple(tiles))
 
 
-def tile_patches(
-    rows: GridSide, own_rows: Tensor, columns: GridSide, own_columns: Tensor
-) -> Tensor | None:
+class Span(NamedTuple):
+    """What one tile has of one side of a grid.
+
+    Attributes:
+        tokens: Which of the side's tokens, (tokens,).
+        patches: Patches along the tile's side that each of them is made of, (tokens, 1), or
+            (tokens, 2) where the grid has shrunk.
+    """
+
+    tokens: Tensor
+    patches: Tensor
+
+
+def spans(side: GridSide) -> list[Span]:
+    """Split one side of a grid among the tiles along it."""
+    tile_of = torch.tensor(side.tile_of(), dtype=torch.long)
+    patches = torch.tensor(side.patches_of(), dtype=torch.long).view(-1, 2)
+    if side.tokens == len(side.kept):
+        patches = patches[:, :1]
+    places = ((tile_of == tile).nonzero()[:, 0] for tile in range(side.tiles))
+    return [Span(own, patches[own]) for own in places]
+
+
+def patches_of_tile(rows: Span, columns: Span, side: int) -> Tensor | None:
     """Find the patches that each token of a tile is made of.
 
     Args:
-        rows: Rows of the grid's tokens.
-        own_rows: True for those of the tile, (rows,).
-        columns: Columns of the grid's tokens.
-        own_columns: True for those of the tile, (columns,).
+        rows: Rows of the tile's tokens.
+        columns: Columns of the tile's tokens.
+        side: Patches along the tile's side.
 
     Returns:
         Patches of the tile, (tokens, patches of each): one, or four that may repeat where the grid
         has shrunk; None where the tokens are all the patches in order.
     """
-    side = rows.tile_side
-    high = torch.tensor(rows.patches_of())[own_rows]
-    wide = torch.tensor(columns.patches_of())[own_columns]
-    if not is_shrunk(rows) and not is_shrunk(columns):
-        if len(high) * len(wide) == side * side:
-            return None
-        high, wide = high[:, :1], wide[:, :1]
-    # (rows, columns, two rows of patches, two columns of patches)
-    patches = high[:, None, :, None] * side + wide[None, :, None, :]
-    return patches.reshape(len(high) * len(wide), -1)
-
-
-def is_shrunk(side: GridSide) -> bool:
-    """Say whether a side of a grid has fewer tokens than patches."""
-    return side.tokens < len(side.kept)
+    tokens = len(rows.tokens) * len(columns.tokens)
+    # (rows, columns, patches along a column, patches along a row)
+    patches = rows.patches[:, None, :, None] * side + columns.patches[None, :, None, :]
+    patches = patches.reshape(tokens, rows.patches.shape[1] * columns.patches.shape[1])
+    # As many tokens as patches, each made of one: nothing has been left out.
+    return None if tokens == side * side and patches.shape[1] == 1 else patches
 
 
 def sizes_on_host(image_sizes: Any) -> Sequence[tuple[int, int]]:

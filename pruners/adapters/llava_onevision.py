@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from pruners.adapters.anyres import sizes_on_host, tile_patches, tiled_medium
+from pruners.adapters.anyres import patches_of_tile, sizes_on_host, spans, tiled_medium
 from pruners.adapters.base import ModelAdapter
 from pruners.adapters.llava import check_strategy, clip_tower
 from pruners.media import Kind, Medium, Tile
@@ -76,9 +76,8 @@ class LlavaOnevisionAdapter(ModelAdapter):
             odd number of patches along its side it weights them; their scores count alike.
         """
         pooled = math.ceil(self._side / 2)
-        line = shrunk_side(self._side, pooled)
-        every = torch.ones(pooled, dtype=torch.bool)
-        patches = tile_patches(line, every, line, every)
+        (span,) = spans(shrunk_side(self._side, pooled))
+        patches = patches_of_tile(span, span, self._side)
         tokens = pooled**2
         tiles = (
             Tile(frame * tokens + torch.arange(tokens), (pooled, pooled), source + frame, patches)

@@ -48,5 +48,5 @@ class QwenVLAdapter(ModelAdapter):
         if position_ids.shape[0] > self.position_axes:
             return position_ids[0]
         # To a kept cache, `generate` adds what the model remembers of whichever call came last.
-        ahead = cast(Tensor, cast(Any, self.core).rope_deltas)
-        return position_ids[0] - ahead.to(position_ids.device)
+        ahead: Tensor | None = cast(Any, self.core).rope_deltas
+        return None if ahead is None else position_ids[0] - ahead.to(position_ids.device)

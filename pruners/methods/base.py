@@ -234,5 +234,7 @@ def _with_factor(stages: Sequence[Stage], factor: float, shape: Shape) -> tuple[
 def _mean(stages: Sequence[Stage], factor: float, shape: Shape) -> float:
     """Mean over layers of the tokens alive when retentions are scaled by a factor."""
     schedule = Schedule(stages=_with_factor(stages, factor, shape))
-    per_layer = schedule.visual_tokens_per_layer(shape.decoder_layers, shape.visual_tokens)
+    per_layer = schedule.visual_tokens_per_layer(
+        shape.decoder_layers, shape.visual_tokens, shape.tokens_per_tile
+    )
     return sum(per_layer) / len(per_layer)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruners.transfer import send
 from pruners.vision_outputs import VisionOutputs, VisionParts
 
 
@@ -64,19 +65,15 @@ class TowerOutputs:
             outputs = self.batches[batch]
             rows = [where[place][1] for place in places]
             if rows != list(range(len(outputs))):
-                outputs = outputs.select(_to(device, torch.tensor(rows)))
+                outputs = outputs.select(send(torch.tensor(rows), device))
             made_of = [own for place in places if (own := patches[place]) is not None]
             if made_of:
-                outputs = outputs.of_tokens(_to(device, torch.stack(made_of)))
+                outputs = outputs.of_tokens(send(torch.stack(made_of), device))
             taken.append(outputs)
             order += places
         if len(taken) == 1:
             return taken[0]
-        return VisionOutputs.joined(taken).select(_to(device, torch.tensor(order).argsort()))
-
-
-def _to(device: torch.device, indices: Tensor) -> Tensor:
-    return indices.to(device, non_blocking=True)
+        return VisionOutputs.joined(taken).select(send(torch.tensor(order).argsort(), device))
 
 
 class VisionTower(ABC):

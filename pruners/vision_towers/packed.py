@@ -12,12 +12,16 @@ from torch.nn.functional import normalize
 from transformers.vision_utils import get_vision_window_index
 
 from pruners.saliency import key_norms, patch_saliency
+from pruners.transfer import send_together
 from pruners.vision_attention import QwenHeads, Rotation
 from pruners.vision_outputs import VisionOutputs, VisionParts
 from pruners.vision_towers.base import TowerCall, TowerOutputs, VisionTower
 
-FRAMES_AT_ONCE = 16
-"""Frames of one size whose attention is computed together, which bounds its memory."""
+PATCHES_AT_ONCE = 16384
+"""Patches of frames of one size that are read together, at most; it bounds the memory taken.
+
+A frame that has more is read alone.
+"""
 
 Grid = tuple[int, int, int]
 """Frames of an image or video, and rows and columns of patches of each."""
@@ -99,17 +103,20 @@ class PackedTower(VisionTower):
         frames = [rows * columns for times, rows, columns in grids for _ in range(times)]
         starts = torch.tensor([0, *frames]).cumsum(0)
         order = self._order(grids)
-        batches: list[VisionOutputs] = []
         where: dict[int, tuple[int, int]] = {}
+        places: list[Tensor] = []
         for size in sorted(set(frames)):
             alike = [frame for frame, own in enumerate(frames) if own == size]
-            for first in range(0, len(alike), FRAMES_AT_ONCE):
-                some = alike[first : first + FRAMES_AT_ONCE]
-                where |= {frame: (len(batches), row) for row, frame in enumerate(some)}
-                places = starts[some].unsqueeze(1) + torch.arange(size)
-                if order is not None:
-                    places = order[places]
-                batches.append(self._read_frames(parts, hidden, rotation, places))
+            at_once = max(PATCHES_AT_ONCE // size, 1)
+            for first in range(0, len(alike), at_once):
+                some = alike[first : first + at_once]
+                where |= {frame: (len(places), row) for row, frame in enumerate(some)}
+                inside = starts[some].unsqueeze(1) + torch.arange(size)
+                places.append(inside if order is None else order[inside])
+        batches = [
+            self._read_frames(parts, hidden, rotation, own)
+            for own in send_together(places, hidden.device)
+        ]
         return TowerOutputs(tuple(batches), tuple(where[frame] for frame in range(len(frames))))
 
     def _order(self, grids: Sequence[Grid]) -> Tensor | None:
@@ -128,7 +135,6 @@ class PackedTower(VisionTower):
         self, parts: VisionParts, hidden: Tensor, rotation: Rotation, places: Tensor
     ) -> VisionOutputs:
         """Read frames whose patches stand at `places`, (frames, patches)."""
-        places = places.to(hidden.device, non_blocking=True)
         reader = self.readers[self.read_layer]
         cos, sin = rotation
         queries, keys = reader.project(hidden[places], "qk", (cos[places], sin[places]))

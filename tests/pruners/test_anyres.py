@@ -324,6 +324,20 @@ def test_the_best_of_each_tile_or_sample_stay(tiled: TinyModel, what: str, scope
         assert visual_places(record, row) == standing
 
 
+def test_tiles_with_a_cls_token_may_be_scored_by_their_patches(next_model: TinyModel) -> None:
+    stage = Stage(layer=0, retention=0.3, scorer=VisualSelfAttention())
+    batch = next_model.inputs()
+    with torch.no_grad():
+        tower = next_model.load("eager").model.vision_tower
+        output = tower(batch["pixel_values"].flatten(0, 1), output_attentions=True)
+    values = output.attentions[-2][:, :, 1:, 1:].mean(dim=(1, 2))
+    with apply_schedule(next_model.model, Schedule(stages=(stage,))) as handle:
+        logits_of(next_model.model, batch)
+        found = kept(handle.last_prefill, 0)
+    tokens = [token for token in chain(*images_by_row(next_model, batch)[0]) if token]
+    assert found == {0: chosen_by_loop(tokens, values, 0.3, "tile")}
+
+
 def test_newlines_and_text_are_never_dropped(tiled: TinyModel) -> None:
     batch = tiled.mixed()
     stages = [
@@ -368,9 +382,9 @@ def test_frames_are_chosen_from_one_by_one_or_together(onevision: TinyModel) -> 
 
 WINDOWS = Stage(
     layer=0,
-    retention=0.5,
+    retention=0.7,
     scorer=ClsAttention(layer=-1, keep_cls=False),
-    selector=LocalWindows(windows=2, share=0.6),
+    selector=LocalWindows(windows=2, share=0.9),
 )
 
 
@@ -390,7 +404,7 @@ def test_windows_cut_each_tile_as_its_rows_and_columns_are(next_model: TinyModel
     for source, (rows, columns) in enumerate(tile.grid for tile in medium.tiles):
         own = [index for index, token in enumerate(tokens) if token.source == source]
         patch = {index: next(iter(tokens[index].patches)) for index in own}
-        count = alive_tokens(0.5, len(own))
+        count = alive_tokens(0.7, len(own))
         taken: list[int] = []
         for down in range(2):
             for across in range(2):
@@ -400,7 +414,7 @@ def test_windows_cut_each_tile_as_its_rows_and_columns_are(next_model: TinyModel
                     if (number // columns * 2 // rows, number % columns * 2 // columns)
                     == (down, across)
                 }
-                taken += best(window, int(0.6 * count) // 4)
+                taken += best(window, int(0.9 * count) // 4)
         others = {index: float(late[source, patch[index]]) for index in own if index not in taken}
         expected += taken + best(others, count - len(taken))
     assert found == sorted(expected)
@@ -524,6 +538,46 @@ def test_the_window_counts_the_tokens_that_are_left(mistral: TinyModel) -> None:
     with torch.no_grad():
         hidden = model.model.language_model(inputs_embeds=seen[0][:, left]).last_hidden_state
         torch.testing.assert_close(pruned, model.lm_head(hidden), atol=1e-5, rtol=0)
+
+
+def windowed(length: int) -> Tensor:
+    """Mask attention by a loop: each token sees itself and those shortly before it."""
+    seen = [
+        [0 <= query - key < llava_next.SLIDING_WINDOW for key in range(length)]
+        for query in range(length)
+    ]
+    bias = torch.zeros(1, 1, length, length)
+    return bias.masked_fill(~torch.tensor(seen), torch.finfo(torch.float32).min)
+
+
+def test_the_window_counts_what_is_left_from_each_stage_on(mistral: TinyModel) -> None:
+    """Layers one by one, on what each of them has left, with masks made by a loop."""
+    model, batch = mistral.model, mistral.inputs(["w1 w2 w3"])
+    stages = [
+        Stage(layer=layer, retention=retention, scorer=VisualSelfAttention())
+        for layer, retention in [(1, 0.7), (4, 0.4)]
+    ]
+    with apply_schedule(model, Schedule(stages=tuple(stages), positions="original")) as handle:
+        pruned = logits_of(model, batch)
+        record = handle.last_prefill
+    places = {stage.layer: stage.positions[0] for stage in record.stages}
+    assert len(places[4]) > llava_next.SLIDING_WINDOW
+    decoder, seen = model.model.language_model, list[Tensor]()
+    hook = decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    logits_of(model, batch)
+    hook.remove()
+    hidden, left = seen[0], torch.arange(seen[0].shape[1])
+    with torch.no_grad():
+        for index, layer in enumerate(decoder.layers):
+            if index in places:
+                hidden = hidden[:, torch.isin(left, places[index])]
+                left = places[index]
+            rotation = decoder.rotary_emb(hidden, position_ids=left[None])
+            hidden = layer(hidden, attention_mask=windowed(len(left)), position_embeddings=rotation)
+        expected = model.lm_head(decoder.norm(hidden))
+    torch.testing.assert_close(pruned, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", SLIDING)

@@ -14,10 +14,8 @@ from pruners import apply_schedule, published
 
 QUESTIONS = ("w1 w2 w3", "w4")
 TOKENS = 8
-EVERY_METHOD = [
-    "visiondrop", "desap", "fastv", "pyramiddrop", "sparsevlm", "visionzip", "vispruner",
-    "cdpruner", "vscan", "flowcut", "divprune", "dart", "tome",
-]  # fmt: skip
+METHODS = ("visiondrop", "sparsevlm", "vscan", "flowcut")
+"""Between them they read all that hooks read: tower, layer before, text, inside the tower."""
 
 
 def _whole(model: Any, backend: str) -> Any:
@@ -75,14 +73,15 @@ def check(tiny: Any, method: str, way: str, backend: str) -> None:
         assert torch.equal(compiled.generate(**inputs, **settings), answer)
 
 
-UNWIRED = pytest.mark.xfail(reason="hooks are traced, and compiled code sees no later hooks")
-
-
 def test_compiled_models_give_the_same(tiny: Any) -> None:
     check(tiny, "desap", "torch.compile(model)", "eager")
 
 
-@UNWIRED
+@pytest.mark.slow
+def test_compiled_models_of_every_family_give_the_same(family: Any) -> None:
+    check(family, "visiondrop", "torch.compile(model)", "eager")
+
+
 @pytest.mark.slow
 def test_a_schedule_can_be_applied_to_and_removed_from_a_compiled_model(tiny: Any) -> None:
     inputs, model = tiny.inputs(QUESTIONS), copy.deepcopy(tiny.model)
@@ -97,16 +96,18 @@ def test_a_schedule_can_be_applied_to_and_removed_from_a_compiled_model(tiny: An
     assert torch.equal(logits_of(compiled, inputs), dense)
 
 
-@UNWIRED
 @pytest.mark.slow
 @pytest.mark.parametrize("way", list(WAYS)[1:])
 def test_compiled_in_other_ways_models_give_the_same(tiny: Any, way: str) -> None:
     check(tiny, "desap", way, "eager")
 
 
-@UNWIRED
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("method", EVERY_METHOD)
-def test_every_method_compiles(tiny: Any, method: str, backend: str) -> None:
-    check(tiny, method, "torch.compile(model)", backend)
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_of_every_kind_compile(tiny: Any, method: str) -> None:
+    check(tiny, method, "torch.compile(model)", "aot_eager")
+
+
+@pytest.mark.slow
+def test_generated_code_gives_the_same(tiny: Any) -> None:
+    check(tiny, "visiondrop", "torch.compile(model)", "inductor")

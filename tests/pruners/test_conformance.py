@@ -174,7 +174,9 @@ def reads_last_tokens(schedule: Schedule) -> bool:
 
 
 @pytest.fixture(params=["compact", "original"])
-def positioned(request: pytest.FixtureRequest, schedule: Schedule) -> Schedule:
+def positioned(request: pytest.FixtureRequest, family: TinyModel, schedule: Schedule) -> Schedule:
+    if request.param == "compact" and adapter_for(family.model).position_axes > 1:
+        pytest.skip("positions of several axes are never compacted")
     return schedule.model_copy(update={"positions": request.param})
 
 
@@ -395,10 +397,10 @@ def test_conformance_generate_equals_rerunning_the_prefill(
         pytest.skip("with its answers in the prompt, other tokens would be chosen")
     inputs = family.inputs(QUESTIONS)
     prune(positioned)
-    expected, logits = rerun(family.model, inputs, steps=16)
+    expected, logits = rerun(family.model, inputs, steps=8)
     answer = family.model.generate(
         **inputs,
-        max_new_tokens=16,
+        max_new_tokens=8,
         do_sample=False,
         output_logits=True,
         return_dict_in_generate=True,
@@ -502,7 +504,7 @@ def test_conformance_attention_implementations_agree(
     prune(schedule, eager)
     expected = last_logits(family.model, inputs, "left")
     torch.testing.assert_close(last_logits(eager, inputs, "left"), expected, atol=1e-5, rtol=1e-5)
-    settings = {"max_new_tokens": 8, "do_sample": False}
+    settings = {"max_new_tokens": 4, "do_sample": False}
     answers = [model.generate(**inputs, **settings) for model in (family.model, eager)]
     assert torch.equal(*answers)
 

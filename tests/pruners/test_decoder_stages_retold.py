@@ -29,6 +29,7 @@ from pruners.scorers import (
     VisualSelfAttention,
 )
 from pruners.tower import TowerPruning
+from tests.pruners.families import FAMILIES
 
 QUESTION = "w3 w8 w1 w6"
 
@@ -190,6 +191,11 @@ def dense_sequence(tiny: Any) -> Sequence:
     return Sequence.of(tiny, image, list(range(length)), [1.0] * tiny.visual_tokens)
 
 
+@pytest.fixture(scope="module", params=["llava", "llava-grouped-queries"])
+def llava(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
+
+
 def decoder_stage(
     layer: int, retention: float, scorer: Scorer, merge: Merge, contextual: float = 0.0
 ) -> Stage:
@@ -218,17 +224,17 @@ def decoder_stage(
 )
 @torch.no_grad()
 def test_tokens_merge_by_the_keys_of_the_layer_that_scores_them(
-    family: Any, scorer: Scorer, merge: Merge, contextual: float, positions: Any
+    llava: Any, scorer: Scorer, merge: Merge, contextual: float, positions: Any
 ) -> None:
     stage = decoder_stage(3, 0.4, scorer, merge, contextual)
-    check(family, Schedule(stages=(stage,), positions=positions), dense_sequence(family))
+    check(llava, Schedule(stages=(stage,), positions=positions), dense_sequence(llava))
 
 
 @pytest.mark.parametrize("positions", ["compact", "original"])
 @pytest.mark.parametrize("reads", ["previous", "next"])
 @torch.no_grad()
 def test_answers_follow_the_prompt_as_the_dense_decoder_would_put_them(
-    family: Any, reads: Any, positions: Any
+    llava: Any, reads: Any, positions: Any
 ) -> None:
     """Decoding from the cache, where answers inside the prompt would change what is kept."""
     scorer = LastTokenAttention(reads=reads)
@@ -237,21 +243,21 @@ def test_answers_follow_the_prompt_as_the_dense_decoder_would_put_them(
         decoder_stage(4, 0.2, scorer, BipartiteMatching()),
     )
     schedule = Schedule(stages=stages, positions=positions)
-    inputs, new = family.inputs([QUESTION]), 6
-    with apply_schedule(family.model, schedule):
-        found = family.model.generate(
+    inputs, new = llava.inputs([QUESTION]), 6
+    with apply_schedule(llava.model, schedule):
+        found = llava.model.generate(
             **inputs,
             max_new_tokens=new,
             do_sample=False,
             output_logits=True,
             return_dict_in_generate=True,
         )
-    sequence = dense_sequence(family)
+    sequence = dense_sequence(llava)
     answers = found.sequences[0, -new:-1]
-    sequence.hidden = torch.cat([sequence.hidden, family.model.get_input_embeddings()(answers)])
+    sequence.hidden = torch.cat([sequence.hidden, llava.model.get_input_embeddings()(answers)])
     sequence.positions = list(range(len(sequence.hidden)))
     sequence.answers = len(answers)
-    expected = retold(family, schedule, sequence)[-new:]
+    expected = retold(llava, schedule, sequence)[-new:]
     torch.testing.assert_close(torch.cat(found.logits), expected, atol=1e-4, rtol=0)
 
 

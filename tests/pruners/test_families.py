@@ -13,19 +13,18 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from tests.pruners.families import FAMILIES, NEW_FAMILIES, TinyModel
+from tests.pruners.families import FAMILIES, TinyModel
 
 QUESTIONS = ("w1 w2 w3", "w4", "w5 w6 w7 w8 w9")
-BUILDERS = {**FAMILIES, **NEW_FAMILIES}
 
 
-@pytest.fixture(scope="module", params=BUILDERS)
+@pytest.fixture(scope="module", params=FAMILIES)
 def dense(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
 
 
 def build(name: str, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    return BUILDERS[name](tmp_path_factory.mktemp(name))
+    return FAMILIES[name](tmp_path_factory.mktemp(name))
 
 
 def logits_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:

@@ -22,7 +22,6 @@ from pruners.attention_rows import (
     cls_attention,
     decoupled_output,
     key_heads,
-    packed_patch_attention,
     patch_attention,
 )
 from pruners.clustering import recycle_tokens
@@ -181,9 +180,6 @@ def merging(merge: Any, contextual: int = 0) -> Callable[[], Any]:
 CASES: dict[str, Callable[[], Any]] = {
     "CLS attention": lambda: cls_attention(ClipHeads(Block()), tokens()),
     "patch attention": lambda: patch_attention(ClipHeads(Block()), tokens(), 1),
-    "packed patch attention": lambda: packed_patch_attention(
-        ClipHeads(Block()), tokens()[0], [10, 6]
-    ),
     "decoupled output": lambda: decoupled_output(ClipHeads(Block()), tokens(), "qq"),
     "keys and their norms": lambda: key_norms(key_heads(ClipHeads(Block()), tokens())),
     "decoder rows": decoder_rows,

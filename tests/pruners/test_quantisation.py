@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torchao.quantization import Int8Tensor, Int8WeightOnlyConfig, quantize_
 
-from pruners import Schedule, apply_schedule, published
+from pruners import Schedule, Stage, VisualSelfAttention, apply_schedule, published
+from pruners.adapters import adapter_for
 from pruners.merges import NoMerge
 
 METHODS = ["visiondrop", "desap", "fastv", "pyramiddrop", "sparsevlm", "flowcut", "dart"]
@@ -145,3 +146,30 @@ def test_generate_works_and_remove_restores(method: str, tiny: Any, quantised: A
     assert torch.equal(logits[:, -1].argmax(dim=-1), answer[:, -4])
     handle.remove()
     assert torch.equal(logits_of(quantised, inputs), dense)
+
+
+STAGES = tuple(
+    Stage(layer=layer, retention=retention, scorer=VisualSelfAttention())
+    for layer, retention in ((0, 0.5), (3, 0.25))
+)
+
+
+def test_every_familys_quantised_model_is_pruned_as_it_masks_out(family: Any) -> None:
+    model = quantise(copy.deepcopy(family.model))
+    inputs = family.inputs(QUESTIONS)
+    settings = {"max_new_tokens": 4, "do_sample": False}
+    unpruned = logits_of(model, inputs)
+    assert (unpruned - logits_of(family.model, inputs)).abs().max() > 1e-4
+    with apply_schedule(model, Schedule(stages=STAGES, positions="original")) as handle:
+        pruned = logits_of(model, inputs)
+        stages = handle.last_prefill.stages
+        answer = model.generate(**inputs, **settings)
+        assert torch.equal(answer, model.generate(**inputs, **settings, use_cache=False))
+    assert pruned.shape[1] < unpruned.shape[1]
+    adapter = adapter_for(model)
+    if adapter.attention_type(0) != "full_attention":
+        return  # windows reach further back once tokens are dropped, so masking out differs
+    with seeing_only(model, stages, inputs["input_ids"].shape[1]):
+        dense = logits_of(model, inputs)
+    places = stages[-1].positions[..., None].expand(-1, -1, dense.shape[-1])
+    torch.testing.assert_close(pruned, dense.gather(1, places), atol=1e-4, rtol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from pruners import (
     ClsAttention,
     ClusterAverage,
     NearestReference,
+    NoMerge,
     PrunetuneError,
     Schedule,
     ScheduleMismatchError,
@@ -40,6 +42,7 @@ from pruners import (
     encode_images,
     published,
 )
+from pruners.cache import recall
 from pruners.errors import InputError, ModelError, UnsupportedModelError
 from pruners.vision_outputs import VisionParts
 
@@ -307,22 +310,29 @@ def alone(tiny: Any, prompt: str, pixel_values: Tensor | None) -> dict[str, Tens
     )
 
 
-def test_each_of_several_images_is_pruned_as_if_alone(tiny: Any) -> None:
+@pytest.mark.parametrize("contextual", [0.0, 0.3])
+def test_each_of_several_images_is_pruned_as_if_alone(tiny: Any, contextual: float) -> None:
     image, pixel_values = "<image> " * tiny.visual_tokens, tiny.images(2)
-    stage = Stage(layer=0, retention=0.4, scorer=ClsAttention())
+    merge = NearestReference() if contextual else NoMerge()
+    stage = Stage(layer=0, retention=0.4, contextual=contextual, scorer=ClsAttention(), merge=merge)
     with apply_schedule(tiny.model, Schedule(stages=(stage,))) as handle:
-        kept = []
-        for own in pixel_values.split(1):
-            logits_of(tiny.model, alone(tiny, f"USER: {image} w1 ASSISTANT:", own))
-            kept.append(handle.last_prefill.stages[0].indices[0].tolist())
-        prompt = f"USER: {image} w2 {image} w1 ASSISTANT:"
-        logits = logits_of(tiny.model, alone(tiny, prompt, pixel_values))
-        found = handle.last_prefill.stages[0].indices[0].tolist()
-    second = [
-        index + tiny.visual_tokens if index >= 0 else -1 - tiny.visual_tokens for index in kept[1]
-    ]
-    assert found == kept[0] + second
-    assert logits.shape[1] == len(found) + len(["<s>", "USER:", "w2", "w1", "ASSISTANT:"])
+
+        def kept(prompt: str, pixels: Tensor) -> list[tuple[int, bool]]:
+            logits = logits_of(tiny.model, alone(tiny, prompt, pixels))
+            assert handle.last_prefill is not None
+            (record,) = handle.last_prefill.stages
+            assert logits.shape[1] == record.positions.shape[1]
+            return list(zip(record.indices[0].tolist(), record.contextual[0].tolist(), strict=True))
+
+        first, second = (kept(f"USER: {image} w1 ASSISTANT:", own) for own in pixel_values.split(1))
+        both = kept(f"USER: {image} w2 {image} w1 ASSISTANT:", pixel_values)
+    count = tiny.visual_tokens
+    moved = [(index + count if index >= 0 else index - count, made) for index, made in second]
+    assert sum(made for _, made in first) == (3 if contextual else 0)
+    # Tokens of several images stand where they stood; of one, contextual ones are the last.
+    assert sorted(both) == sorted(first + moved)
+    places = [index if index >= 0 else -1.5 - index for index, _ in both]
+    assert places == sorted(places)
 
 
 def test_a_text_alone_may_stand_beside_images(tiny: Any) -> None:
@@ -542,13 +552,13 @@ def test_a_cache_that_is_emptied_starts_anew(tiny: Any) -> None:
 
 
 def test_what_is_known_of_a_cache_goes_with_it(tiny: Any) -> None:
-    with apply_schedule(tiny.model, SCHEDULE) as handle, torch.no_grad():
+    with apply_schedule(tiny.model, SCHEDULE), torch.no_grad():
         output = tiny.model(**tiny.inputs(["w1"]), use_cache=True)
-        caches = handle._hooks._memory._caches
-        assert len(caches) == 1
+        known = weakref.ref(recall(output.past_key_values))
+        assert known() is not None
         del output
         gc.collect()
-        assert len(caches) == 0
+        assert known() is None
 
 
 def test_sampling_is_reproducible(tiny: Any) -> None:

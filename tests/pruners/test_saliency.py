@@ -106,7 +106,7 @@ def test_visual_saliency_equals_the_decoders_own_attention(
     family: Any, padding: str, index: int
 ) -> None:
     model = family.load("eager")
-    decoder = model.model.language_model
+    decoder, image = model.model.language_model, model.config.image_token_id
     inputs = family.inputs(QUESTIONS, padding)
     seen: list[Any] = []
 
@@ -120,7 +120,7 @@ def test_visual_saliency_equals_the_decoders_own_attention(
             attention = model(**inputs, output_attentions=True).attentions[index]
     finally:
         hook.remove()
-    visual = torch.stack([row.nonzero()[:, 0] for row in inputs["input_ids"] == 4])
+    visual = torch.stack([row.nonzero()[:, 0] for row in inputs["input_ids"] == image])
     with torch.no_grad():
         rows = LayerAttention(layer, *seen[0])
         queries, keys = rows.queries(visual), rows.keys
@@ -130,18 +130,25 @@ def test_visual_saliency_equals_the_decoders_own_attention(
     key_mask = inputs["attention_mask"].bool()
     scale = rows.scale
     assert scale == layer.self_attn.scaling
-    causal = visual_saliency(queries, keys, visual, key_mask, scale=scale)
+    causal = visual_saliency(queries, keys, visual, key_mask, scale=scale, window=rows.window)
     attending = visual_saliency(
-        queries, keys, visual, key_mask, scale=scale, mean="attending-queries"
+        queries,
+        keys,
+        visual,
+        key_mask,
+        scale=scale,
+        window=rows.window,
+        mean="attending-queries",
     )
     count = visual.shape[1]
     for row in range(len(QUESTIONS)):
         for place, position in enumerate(visual[row].tolist()):
             received = attention[row, :, visual[row], position].mean(dim=0)
             assert causal[row, place].item() == pytest.approx(received.mean().item(), abs=1e-6)
-            # Queries before the token cannot see it.
-            seeing = received[place:]
-            assert len(seeing) == count - place
+            # Queries before the token cannot see it, and none that is further than the window.
+            behind = visual[row, place:] - position
+            seeing = received[place:][behind < (rows.window or behind[-1] + 1)]
+            assert rows.window is not None or len(seeing) == count - place
             assert attending[row, place].item() == pytest.approx(seeing.mean().item(), abs=1e-6)
 
 

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pruners.sequence import Layout, Selection, positions_from_zero
+from pruners.positions import positions_from_zero
+from pruners.sequence import Layout, Selection
 
 LENGTH, VISUAL = 9, 4
 
@@ -115,6 +116,7 @@ def scattered(draw: st.DrawFn) -> tuple[Any, ...]:
 
 @given(batch=scattered())
 @settings(max_examples=150, deadline=None)
+@example(batch=([[1, 2, 3, 4, 5]] * 2, [[0, -1], [0, 1]], 0, [[1, 0], [0, 1]], [0, 0], False))
 def test_dropping_scattered_tokens_equals_lists(batch: tuple[Any, ...]) -> None:
     visual, kept, contextual, again, padding, compact = batch
     mask = padding_mask(padding, PIECES, left=True)
@@ -138,16 +140,17 @@ def test_dropping_scattered_tokens_equals_lists(batch: tuple[Any, ...]) -> None:
         hidden, layout = layout.drop(hidden, Selection(made, indices, merged), compact=compact)
         for row in range(2):
             before = rows[row]
-            tokens = [entry for entry in before if entry[2] is not None]
+            tokens = [place for place, entry in enumerate(before) if entry[2] is not None]
             kept_now = []
             for order, index in enumerate(chosen[row]):
-                stood = tokens[index if index >= 0 else -1 - index]
-                origin = stood[2] if index >= 0 else index
-                flag = stood[3] or order >= alive - merged
+                place = tokens[index if index >= 0 else -1 - index]
+                _, source, number, flag = before[place]
+                origin = number if index >= 0 else index
                 value = made[row, order, 0].item()
                 # A CLS token stands before its tile's first token.
-                kept_now.append((stood[1], index >= 0, (value, stood[1], origin, flag)))
-            texts = [(entry[1], True, entry) for entry in before if entry[2] is None]
+                entry = (value, source, origin, flag or order >= alive - merged)
+                kept_now.append((place, index >= 0, entry))
+            texts = [(place, True, entry) for place, entry in enumerate(before) if entry[2] is None]
             rows[row] = [entry for *_, entry in sorted(texts + kept_now, key=lambda item: item[:2])]
             check_row(row, rows[row], hidden, layout, mask, compact=compact)
 
@@ -216,4 +219,8 @@ def test_positions_start_at_zero_on_every_axis() -> None:
     axes = torch.tensor([[[9, 4, 5, 6]], [[9, 4, 4, 4]], [[9, 4, 6, 5]]])
     mask = torch.tensor([[False, True, True, True]])
     layout = Layout.dense(torch.tensor([[2]]), 4, axes, mask)
-    assert positions_from_zero(layout)[:, 0, 1:].tolist() == [[0, 1, 2], [0, 0, 0], [0, 2, 1]]
+    assert positions_from_zero(layout.position_ids, layout.mask)[:, 0, 1:].tolist() == [
+        [0, 1, 2],
+        [0, 0, 0],
+        [0, 2, 1],
+    ]

@@ -213,9 +213,9 @@ def test_reference_shapes_are_those_of_real_configurations(
     assert shape.model_copy(update={"name": reference.name}) == reference
 
 
-@pytest.mark.parametrize("family", SUPPORTED_FAMILIES)
-def test_files_that_leave_defaults_out_read_like_the_configuration(family: str) -> None:
-    config = AutoConfig.for_model(family)
+@pytest.mark.parametrize("model_type", SUPPORTED_FAMILIES)
+def test_files_that_leave_defaults_out_read_like_the_configuration(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type)
     values = config.to_diff_dict()
     parts = {"text_config": config.text_config, "vision_config": config.vision_config}
     for name, part in parts.items():

@@ -25,7 +25,6 @@ from pruners.attention_rows import (
     cls_attention,
     decoupled_output,
     key_heads,
-    packed_patch_attention,
     patch_attention,
 )
 from pruners.vision_attention import ClipHeads, InternHeads, QwenHeads
@@ -190,11 +189,12 @@ def test_qwen_heads_are_those_of_the_tower(name: str) -> None:
         both = [torch.cat(parts, dim=2) for parts in zip(*projected[-2:], strict=True)]
         cos, sin = seen["rotation"]
         check(heads, seen, tuple(both), (cos[None], sin[None]))
-        scores = packed_patch_attention(heads, seen["hidden"], lengths, (cos, sin))
-        expected = [
-            attention_maps(queries, keys).mean(dim=(1, 2))[0] for queries, keys, _ in projected[-2:]
-        ]
-        torch.testing.assert_close(scores, torch.cat(expected), atol=1e-6, rtol=0)
+        images = torch.arange(sum(lengths)).split(lengths)
+        for own, (queries, keys, _) in zip(images, projected[-2:], strict=True):
+            rotation = (cos[None, own], sin[None, own])
+            scores = patch_attention(heads, seen["hidden"][None, own], rotation=rotation)
+            expected = attention_maps(queries, keys).mean(dim=(1, 2))
+            torch.testing.assert_close(scores, expected, atol=1e-6, rtol=0)
         first = slice(0, lengths[0])
         alone = decoupled_output(
             heads, seen["hidden"][None, first], "qk", (cos[None, first], sin[None, first])

@@ -16,11 +16,10 @@ from transformers import (
 
 from pruners import Schedule, Shape
 from space import breakdown
-from tests.pruners.families import FAMILIES, NEW_FAMILIES
+from tests.pruners.families import FAMILIES
 from tests.pruners.families.tiny import Sample, TinyModel, picture
 from tests.space.counters import flop_counter
 
-BUILDERS = {**FAMILIES, **NEW_FAMILIES}
 TOLERANCE = 0.005
 QUESTION = "w1 w2 w3"
 
@@ -33,9 +32,9 @@ class Case:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-@pytest.fixture(scope="module", params=BUILDERS)
+@pytest.fixture(scope="module", params=FAMILIES)
 def tiny(request, tmp_path_factory) -> TinyModel:
-    return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
 
 
 def one_image(tiny: TinyModel, size: tuple[int, int]) -> Case:

@@ -23,8 +23,8 @@ from pruners.errors import UnsupportedModelError
 from pruners.methods import supported_methods
 from space import price, text_tower_shape
 from space.working import working_stages
+from tests.pruners.families import FAMILIES
 from tests.space.test_family_flops import (
-    BUILDERS,
     QUESTION,
     TOLERANCE,
     Case,
@@ -39,9 +39,9 @@ KINDS = ["standard image", "image of another shape", "two images", "video"]
 TEXT_SCORERS = ("similarity-fusion", "question-relevance")
 
 
-@pytest.fixture(scope="module", params=[name for name in BUILDERS if "grouped" not in name])
+@pytest.fixture(scope="module", params=[name for name in FAMILIES if "grouped" not in name])
 def tiny(request, tmp_path_factory) -> TinyModel:
-    return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
 
 
 def with_text_tower(shape: Shape, tiny: TinyModel) -> Shape:

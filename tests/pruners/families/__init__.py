@@ -27,8 +27,4 @@ FAMILIES: dict[str, Callable[[Path], TinyModel]] = {
 }
 """A new family is one line here; the conformance tests then run on it."""
 
-NEW_FAMILIES: dict[str, Callable[[Path], TinyModel]] = {
-}
-"""Families whose dense models are tested alone: no adapter prunes them yet."""
-
-__all__ = ["FAMILIES", "NEW_FAMILIES", "TinyModel", "build_llava"]
+__all__ = ["FAMILIES", "TinyModel", "build_llava"]
