@@ -61,8 +61,9 @@ def search(
     target: Annotated[
         str | None,
         typer.Option(
-            help="What schedules are written and priced for: llava-1.5-7b (the default), "
-            "llava-1.5-13b, llava-next-7b, embedded, or a folder.",
+            help="What schedules are written and priced for: llava-1.5-7b (the default of the "
+            "embedded model), qwen2.5-vl-7b and others of docs/models.md, embedded, or a folder. "
+            "With --tasks, by default the measured model.",
         ),
     ] = None,
     stages: Annotated[int, typer.Option(help="Most decoder stages of a schedule, 0 to 4.")] = 3,

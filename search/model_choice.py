@@ -30,6 +30,10 @@ PAPER_TASKS = "gqa,pope,mmbench_en_dev_static,scienceqa_img,vqav2_val,textvqa_va
 HOW_TO_CHOOSE = "choose with --model embedded, or a hub name or folder and --tasks"
 
 
+NO_TASKS = TaskSettings()
+"""No benchmarks: the models that ship with this program bring their own."""
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """The model to measure.
@@ -43,13 +47,13 @@ class ModelChoice:
     chosen_by_user: bool
 
 
-def choose_model(model: str | None, tasks: TaskSettings) -> ModelChoice:
+def choose_model(model: str | None, tasks: TaskSettings = NO_TASKS) -> ModelChoice:
     """Choose the model to measure; nothing is loaded.
 
     Args:
         model: What the user named: ``"embedded"``, ``"analytic"`` (a synthetic problem), a hub
             name or a folder; None for no choice.
-        tasks: The benchmarks that the user named.
+        tasks: The benchmarks that the user named; by default none.
 
     Returns:
         The choice.
@@ -108,13 +112,13 @@ def explain_choice(choice: ModelChoice) -> str:
     return f"Model: {choice.name}, because {reason}; {HOW_TO_CHOOSE}"
 
 
-def make_evaluator(choice: ModelChoice, tasks: TaskSettings, seed: int) -> Evaluator:
+def make_evaluator(choice: ModelChoice, tasks: TaskSettings = NO_TASKS, seed: int = 0) -> Evaluator:
     """Make what measures the chosen model; weights are loaded with the first score.
 
     Args:
         choice: The choice.
-        tasks: The benchmarks that the user named.
-        seed: Seed of their subsets.
+        tasks: The benchmarks that the user named; by default none.
+        seed: Seed of their subsets; 0 by default.
 
     Returns:
         The evaluator.
