@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pruners.adapters import ModelAdapter
@@ -141,8 +142,9 @@ class Prefill:
         following = self._plan.decoder.get(index + 1)
         self._previous = []
         if following is not None and reads_previous_layer(following):
+            on_device = hidden.to(self._device(index))
             self._previous = [
-                self._attention(index, group, hidden, self._rotation or rotation)
+                self._attention(index, group, group.of(on_device), self._rotation or rotation)
                 if index + 1 in group.counts
                 else None
                 for group in self.batch.groups
@@ -224,7 +226,7 @@ class Prefill:
     def _run_stage(self, index: int, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         assert self.batch is not None
         # With a model spread over several devices, the layer's inputs are moved after this hook.
-        device = next(self._adapter.decoder_layers[index].parameters()).device
+        device = self._device(index)
         hidden, batch = hidden.to(device), self.batch.to(device)
         run = partial(self._run_group_stage, index, batch, rotation)
         hidden, batch = batch.changed(hidden, run)
@@ -248,11 +250,8 @@ class Prefill:
         adapter, stage = self._adapter, self._plan.decoder[index]
         previous = self._previous_attention(index, number)
         raters = self._raters[number] if self._raters else None
-        cos, sin = (group.of(part.expand(len(self.prompt), -1, -1)) for part in rotation)
         reads = DecoderReads(
-            next=LayerAttention(
-                adapter.decoder_layer(index), hidden, (cos.to(hidden.device), sin.to(hidden.device))
-            ),
+            next=self._attention(index, group, hidden, rotation),
             previous=None if previous is None else previous.to(hidden.device),
             compared=lambda: adapter.decoder_norm(hidden),
             rotation_from_zero=lambda: adapter.rotation(
@@ -263,6 +262,9 @@ class Prefill:
         )
         selection = run_decoder_stage(stage, counts, hidden, layout, reads)
         return layout.drop(hidden, selection, compact=self._compact)
+
+    def _device(self, index: int) -> torch.device:
+        return next(self._adapter.decoder_layers[index].parameters()).device
 
     def _previous_attention(self, index: int, number: int) -> LayerAttention | None:
         """Return the attention of the layer before a stage, with the keys that it has cached."""
@@ -276,10 +278,11 @@ class Prefill:
     def _attention(
         self, index: int, group: Group, hidden: Tensor, rotation: tuple[Tensor, Tensor]
     ) -> LayerAttention:
-        device = next(self._adapter.decoder_layers[index].parameters()).device
-        cos, sin = (group.of(part.expand(len(hidden), -1, -1)).to(device) for part in rotation)
-        own = group.of(hidden).to(device)
-        return LayerAttention(self._adapter.decoder_layer(index), own, (cos, sin))
+        """Return a layer's attention over a group's sequences, given the whole batch's rotation."""
+        cos, sin = (
+            group.of(part.expand(len(self.prompt), -1, -1)).to(hidden.device) for part in rotation
+        )
+        return LayerAttention(self._adapter.decoder_layer(index), hidden, (cos, sin))
 
     def _mask(self, index: int, hidden: Tensor) -> Any:
         """Return what a layer's attention gets, made once for all layers of a kind."""
