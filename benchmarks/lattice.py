@@ -1,0 +1,101 @@
+"""The grid of schedules whose accuracy is known: every one that meets a budget on a lattice.
+
+A schedule of the lattice starts with a multiple of the mean tokens, falls at up to three of the
+decoder's boundaries, keeps fixed shares at all of them but the last, and there what the budget
+leaves. Crossed with it are similarity weights and contextual shares. Budgets are mean visual tokens
+over layers, as the papers count retention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, pairwise, product
+
+from pruners.schedule import Schedule
+from pruners.shape import Shape
+from search.measuring import as_measured
+from space.mission_vocabulary import MissionVocabulary
+
+STARTS = (1.0, 1.2, 1.5, 2.0, 3.0)
+"""Tokens behind the encoder, as multiples of the budget's mean."""
+
+KEPT = (0.75, 0.4)
+"""Shares that decoder stages before the last one keep."""
+
+DECODER_STAGES = 3
+
+WEIGHTS = (0.0, 0.25, 0.5, 0.75)
+CONTEXTUAL = (0.125, 0.4)
+
+
+def staircases(mean_tokens: int, layers: int, visual_tokens: int) -> tuple[tuple[int, ...], ...]:
+    """List the numbers of visual tokens per layer that the lattice has at a budget.
+
+    Args:
+        mean_tokens: The budget: visual tokens as a mean over decoder layers.
+        layers: Decoder layers.
+        visual_tokens: Visual tokens of the dense model.
+
+    Returns:
+        Tokens by layer, each never rising, of which one more in the last stage would exceed the
+        budget; none twice, in rising order.
+    """
+    found = {(mean_tokens,) * layers}
+    for start, stages in product(STARTS[1:], range(1, DECODER_STAGES + 1)):
+        first = min(visual_tokens, round(start * mean_tokens))
+        for boundaries in combinations(range(1, layers), stages):
+            for shares in product(KEPT, repeat=stages - 1):
+                found |= set(_filled(first, boundaries, shares, mean_tokens * layers, layers))
+    return tuple(sorted(found))
+
+
+def lattice(shape: Shape, mean_tokens: int) -> Iterator[Schedule]:
+    """Make the schedules of the lattice at a budget, in the form that is measured.
+
+    Args:
+        shape: Shape of the measured model.
+        mean_tokens: The budget: visual tokens as a mean over decoder layers.
+
+    Yields:
+        Schedules of the mission's space; none twice.
+    """
+    seen = set()
+    for tokens in staircases(mean_tokens, shape.decoder_layers, shape.visual_tokens):
+        for weight, contextual in product(WEIGHTS, CONTEXTUAL):
+            schedule = as_measured(_schedule(shape, tokens, weight, contextual), shape)
+            if schedule.content_hash not in seen:
+                seen.add(schedule.content_hash)
+                yield schedule
+
+
+def _filled(
+    first: int,
+    boundaries: tuple[int, ...],
+    shares: tuple[float, ...],
+    total: int,
+    layers: int,
+) -> Iterator[tuple[int, ...]]:
+    """Yield the staircase whose last stage keeps what a total over the layers leaves, if any."""
+    alive = [first]
+    for share in shares:
+        alive.append(max(1, round(alive[-1] * share)))
+    edges = (0, *boundaries, layers)
+    widths = [after - before for before, after in pairwise(edges)]
+    used = sum(tokens * width for tokens, width in zip(alive, widths, strict=False))
+    alive.append((total - used) // widths[-1])
+    if alive[-1] >= 1 and all(before > after for before, after in pairwise(alive)):
+        yield tuple(
+            tokens for tokens, width in zip(alive, widths, strict=True) for _ in range(width)
+        )
+
+
+def _schedule(shape: Shape, tokens: tuple[int, ...], weight: float, contextual: float) -> Schedule:
+    """Make the schedule of the mission's parts that keeps so many tokens in each layer."""
+    layers = [layer for layer in range(1, len(tokens)) if tokens[layer] < tokens[layer - 1]]
+    values = {"similarity_weight": weight, "contextual": contextual}
+    stages = MissionVocabulary(shape=shape).stages(values, layers)
+    kept = [
+        stage.model_copy(update={"retention": tokens[stage.layer] / shape.visual_tokens})
+        for stage in stages
+    ]
+    return Schedule(stages=tuple(kept), positions="compact", shape=shape)
