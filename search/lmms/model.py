@@ -11,7 +11,6 @@ from typing import Any, NoReturn, Self
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils.memory import should_reduce_batch_size
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.utils import Collator
@@ -23,6 +22,7 @@ from pruners.errors import ModelError, SettingsError
 from search.lmms.decoding import Answer, Decoding, generate
 from search.lmms.loading import LoadedModel, ModelSettings, load
 from search.lmms.prompts import Prompt, make_inputs, read_messages
+from search.shrinking_batches import ShrinkingBatches
 
 VIDEO_FRAMES = 32
 """Frames taken of a video file, as many as lmms-eval's own `llava_hf` takes."""
@@ -95,8 +95,13 @@ class BenchmarkedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
         """
         super().__init__()
         self.loaded = loaded
-        self.batch_size = batch_size
+        self._batches = ShrinkingBatches(batch_size, _warn_of_smaller_batches)
         self._video_frames = video_frames
+
+    @property
+    def batch_size(self) -> int:
+        """Most samples per call of the model; halved for good where memory runs out."""
+        return self._batches.size
 
     @property
     def config(self) -> Any:
@@ -164,24 +169,11 @@ class BenchmarkedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
 
     def _answers(self, batch: Sequence[_Request]) -> Iterator[Answer]:
         """Answer samples that have the same settings, as many at once as memory holds."""
-        prompts = [self._prompt(request) for request in batch]
         decoding = Decoding.of_task(batch[0].settings)
-        start = 0
-        while start < len(batch):
-            part = slice(start, start + self.batch_size)
-            try:
-                answers = self._generate(prompts[part], decoding)
-            except Exception as error:
-                if len(batch[part]) == 1 or not should_reduce_batch_size(error):
-                    self._name_the_failing(batch[part], prompts[part], decoding, error)
-                answers = []
-            if answers:
-                yield from answers
-                start += len(answers)
-            else:  # Out of the except clause, which holds on to the batch's tensors.
-                self.batch_size = len(batch[part]) // 2
-                logger.warning(f"Out of memory; going on with batches of {self.batch_size}")
-                self.clean()
+        asked = [(request, self._prompt(request)) for request in batch]
+        work = partial(self._generate, decoding)
+        for _, answers in self._batches.run(asked, work, partial(self._failure, decoding)):
+            yield from answers
 
     def _prompt(self, request: _Request) -> Prompt:
         try:
@@ -190,33 +182,33 @@ class BenchmarkedModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
         except Exception as error:
             raise _failure(request, error) from error
 
-    def _generate(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[Answer]:
+    def _generate(
+        self, decoding: Decoding, asked: Sequence[tuple[_Request, Prompt]]
+    ) -> list[Answer]:
         loaded = self.loaded
-        inputs = make_inputs(prompts, loaded.processor)
+        inputs = make_inputs([prompt for _, prompt in asked], loaded.processor)
         return generate(loaded.model, inputs, loaded.processor.tokenizer, decoding)
 
-    def _name_the_failing(
-        self,
-        batch: Sequence[_Request],
-        prompts: Sequence[Prompt],
-        decoding: Decoding,
-        error: Exception,
-    ) -> NoReturn:
-        """Raise an error for the sample that a batch failed for, or for all where none does alone.
+    def _failure(
+        self, decoding: Decoding, asked: Sequence[tuple[_Request, Prompt]], error: Exception
+    ) -> ModelError:
+        """Name the sample that a batch failed for, or all of them where none does alone.
 
         Args:
-            batch: The samples.
-            prompts: Their prompts.
             decoding: How to generate.
+            asked: The samples with their prompts.
             error: What the batch raised.
+
+        Returns:
+            The error to raise.
         """
-        if len(batch) > 1:
-            for request, prompt in zip(batch, prompts, strict=True):
+        if len(asked) > 1:
+            for request, prompt in asked:
                 try:
-                    self._generate([prompt], decoding)
+                    self._generate(decoding, [(request, prompt)])
                 except Exception as own:
-                    raise _failure(request, own) from own
-        raise _failure("; ".join(map(str, batch)), error) from error
+                    return _failure(request, own)
+        return _failure("; ".join(str(request) for request, _ in asked), error)
 
 
 class PrunetuneModel(BenchmarkedModel):
@@ -281,6 +273,10 @@ class PrunetuneModel(BenchmarkedModel):
 def _response_cache_is_on(arguments: Sequence[str]) -> bool:
     """Whether lmms-eval's command line asks for its response cache, which models are not told."""
     return any(argument.partition("=")[0] == "--use_cache" for argument in arguments)
+
+
+def _warn_of_smaller_batches(size: int) -> None:
+    logger.warning(f"Out of memory; going on with batches of {size}")
 
 
 def _failure(what: object, error: Exception) -> ModelError:

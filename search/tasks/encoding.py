@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pruners.adapters import adapter_for
 from pruners.errors import DataError, PrunetuneError
@@ -16,6 +16,7 @@ from pruners.text_tower import TextTower
 from pruners.vision import all_parts, encode_images
 from pruners.vision_outputs import VisionOutputs, VisionParts
 from pruners.vision_towers.batched import BatchedTower
+from search.shrinking_batches import ShrinkingBatches, is_out_of_memory
 from search.tasks.disk_cache import DiskCache, cache_key
 from search.tasks.generation import Prepared, out_of_memory
 from search.tasks.live_model import LiveModel
@@ -38,7 +39,7 @@ class ImageEncoder:
     def __init__(self, live: LiveModel, cache: DiskCache, batch_size: int) -> None:
         self._live = live
         self._cache = cache
-        self._batch_size = batch_size
+        self._batches = ShrinkingBatches(batch_size)
         adapter = adapter_for(live.model)
         self._encodes = adapter.projector is not None and isinstance(
             adapter.towers["image"], BatchedTower
@@ -84,18 +85,14 @@ class ImageEncoder:
                 missing.append(place)
             else:
                 done[place] = replace(question, vision=VisionOutputs.from_tensors(found))
-        start = 0
-        while start < len(missing):
-            places = missing[start : start + self._batch_size]
-            pixels = [questions[place].inputs[_PIXELS] for place in places]
-            outputs = self._encode([questions[place] for place in places], pixels, tower, parts)
-            if outputs is None:  # memory ran out, and the batches are smaller now
-                continue
-            start += len(places)
+        work = partial(self._encode, questions, tower, parts)
+        failure = partial(_failure, questions)
+        for places, outputs in self._batches.run(missing, work, failure):
             first = 0
-            for place, own in zip(places, pixels, strict=True):
-                chosen = torch.arange(first, first + len(own), device=self._live.device)
-                first += len(own)
+            for place in places:
+                images = len(questions[place].inputs[_PIXELS])
+                chosen = torch.arange(first, first + images, device=self._live.device)
+                first += images
                 vision = outputs.select(chosen).to("cpu")
                 self._cache.put(keys[place], vision.to_tensors())
                 done[place] = replace(questions[place], vision=vision)
@@ -105,29 +102,13 @@ class ImageEncoder:
     def _encode(
         self,
         questions: Sequence[Prepared],
-        pixels: Sequence[Tensor],
         tower: TextTower | None,
         parts: VisionParts,
-    ) -> VisionOutputs | None:
-        """Encode the images of a batch; None when it has to be tried again with fewer."""
-        from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-        try:
-            return encode_images(self._live.model, torch.cat(list(pixels)), tower, parts)
-        except PrunetuneError:
-            raise
-        except Exception as error:
-            if not should_reduce_batch_size(error):
-                names = ", ".join(question.identifier for question in questions)
-                raise DataError(
-                    f"the images of {names} cannot be encoded ({type(error).__name__}: {error}); "
-                    "mend these samples or leave their task out"
-                ) from error
-            if len(questions) == 1:
-                raise out_of_memory(questions[0]) from error
-        clear_device_cache(garbage_collection=True)
-        self._batch_size = len(questions) // 2
-        return None
+        places: Sequence[int],
+    ) -> VisionOutputs:
+        """Encode the images of the questions at some places."""
+        pixels = torch.cat([questions[place].inputs[_PIXELS] for place in places])
+        return encode_images(self._live.model, pixels, tower, parts)
 
     def arguments(self, handle: PrunedModel, batch: Sequence[Prepared]) -> dict[str, Any] | None:
         """Make the arguments that take the place of a batch's pixels.
@@ -143,3 +124,16 @@ class ImageEncoder:
         if not visions or len(visions) < len(batch):
             return None
         return handle.encoded_images(VisionOutputs.joined(visions).to(self._live.device))
+
+
+def _failure(questions: Sequence[Prepared], places: Sequence[int], error: Exception) -> Exception:
+    """Name the questions whose images cannot be encoded."""
+    if isinstance(error, PrunetuneError):
+        return error
+    if is_out_of_memory(error):
+        return out_of_memory(questions[places[0]])
+    names = ", ".join(questions[place].identifier for place in places)
+    return DataError(
+        f"the images of {names} cannot be encoded ({type(error).__name__}: {error}); "
+        "mend these samples or leave their task out"
+    )

@@ -11,6 +11,7 @@ import torch
 from pruners.errors import DataError, InputError, PrunetuneError
 from pruners.vision_outputs import VisionOutputs
 from search.lmms.decoding import Decoding
+from search.shrinking_batches import ShrinkingBatches, is_out_of_memory
 from search.tasks.live_model import LiveModel
 from search.tasks.preparing import Inputs, join
 
@@ -51,8 +52,13 @@ class Generator:
 
     def __init__(self, live: LiveModel, batch_size: int) -> None:
         self.live = live
-        self.batch_size = batch_size
+        self._batches = ShrinkingBatches(batch_size)
         self._encoded: Encode = _none
+
+    @property
+    def batch_size(self) -> int:
+        """Questions per batch."""
+        return self._batches.size
 
     def answers(self, questions: Sequence[Prepared], encoded: Encode | None = None) -> list[str]:
         """Answer questions.
@@ -71,36 +77,19 @@ class Generator:
         self._encoded = encoded or _none
         answers = [""] * len(questions)
         for places in _alike(questions):
-            start = 0
-            while start < len(places):
-                batch = places[start : start + self.batch_size]
-                texts = self._answer([questions[place] for place in batch])
-                if texts is None:  # memory ran out, and the batches are smaller now
-                    continue
-                for place, text in zip(batch, texts, strict=True):
-                    answers[place] = text
-                start += len(batch)
+            ordered = [questions[place] for place in places]
+            given = self._batches.run(ordered, self._generate, self._failure)
+            texts = [text for _, batch in given for text in batch]
+            for place, text in zip(places, texts, strict=True):
+                answers[place] = text
         return answers
 
-    def _answer(self, batch: Sequence[Prepared]) -> list[str] | None:
-        """Answer a batch; None when it has to be tried again with fewer questions."""
-        from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-
-        try:
-            return self._generate(batch)
-        except Exception as error:
-            if isinstance(error, PrunetuneError) and not isinstance(error, InputError):
-                raise  # it is about the schedule or the model, whatever the question
-            if not should_reduce_batch_size(error):
-                raise self._failure(batch, error) from error
-            if len(batch) == 1:
-                raise out_of_memory(batch[0]) from error
-        clear_device_cache(garbage_collection=True)
-        self.batch_size = len(batch) // 2
-        return None
-
-    def _failure(self, batch: Sequence[Prepared], error: Exception) -> DataError:
+    def _failure(self, batch: Sequence[Prepared], error: Exception) -> Exception:
         """Name the question that a batch fails on."""
+        if isinstance(error, PrunetuneError) and not isinstance(error, InputError):
+            return error  # it is about the schedule or the model, whatever the question
+        if is_out_of_memory(error):
+            return out_of_memory(batch[0])
         failing, cause = batch, error
         if len(batch) > 1:
             for question in batch:
