@@ -233,9 +233,9 @@ def _sample_keys(split: str) -> tuple[SampleKey, ...]:
     import pyarrow.parquet as pq
 
     # Unlike read_table, this imports no pandas.
-    table = pq.ParquetFile(_data_file(split)).read(columns=["id", "task"])
-    columns = (table.column(name).to_pylist() for name in ("id", "task"))
-    return tuple(SampleKey(name, task) for name, task in zip(*columns, strict=True))
+    table = pq.ParquetFile(_data_file(split)).read(columns=["id", "task", "image_id"])
+    columns = (table.column(name).to_pylist() for name in ("id", "task", "image_id"))
+    return tuple(SampleKey(*key) for key in zip(*columns, strict=True))
 
 
 def _data_file(split: str) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,24 @@ SPLITS = ("search", "confirm", "report")
 """Disjoint sets of samples: for the search, for choosing among its best, for the result."""
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True)
+class SampleKey:
     """Which sample was scored.
 
     Attributes:
         identifier: Unique within its split, and the same in every run.
         task: Task that the sample belongs to.
+        image: Name of its image, also in other tasks; its identifier where it is given none.
+            Samples of one image are not independent, so intervals are over images.
     """
 
     identifier: str
     task: str
+    image: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.image:
+            object.__setattr__(self, "image", self.identifier)
 
 
 class Evaluator(Protocol):
@@ -79,6 +88,42 @@ class Evaluator(Protocol):
 
         Returns:
             Scores in [0, 1] in the order asked, `(len(indices),)`.
+
+        Raises:
+            PrunetuneError: The schedule does not fit the model, or the model cannot be loaded.
+        """
+
+
+class Probe(NamedTuple):
+    """What several samples under one schedule say about it.
+
+    Attributes:
+        scores: Their scores, as `Evaluator.score` gives them, `(samples,)`.
+        answer_probabilities: Probability that the pruned model gives to the dense model's answer,
+            `(samples,)`. It varies less from sample to sample than the score.
+        hidden_agreements: Cosine between the hidden states behind the decoder's last norm at the
+            prompt's last token, pruned and dense, `(samples,)`.
+    """
+
+    scores: NDArray[np.float64]
+    answer_probabilities: NDArray[np.float64]
+    hidden_agreements: NDArray[np.float64]
+
+
+@runtime_checkable
+class ProbingEvaluator(Evaluator, Protocol):
+    """An evaluator that can say how near the pruned model is to the dense one on each sample."""
+
+    def probe(self, schedule: Schedule, split: str, indices: Sequence[int]) -> Probe:
+        """Score samples under a schedule and compare them with the dense model.
+
+        Args:
+            schedule: The schedule, with layers of `shape`'s depth.
+            split: One of `SPLITS`.
+            indices: Indices into `samples(split)`.
+
+        Returns:
+            The probe, in the order asked.
 
         Raises:
             PrunetuneError: The schedule does not fit the model, or the model cannot be loaded.

@@ -42,6 +42,11 @@ class _Chosen(NamedTuple):
     def identifier(self) -> str:
         return f"{self.task.known.name}/{self.sample.identifier}"
 
+    @property
+    def image(self) -> str:
+        # Tasks name images each in their own way, so that equal names are not one image.
+        return f"{self.task.known.name}/{self.sample.image}"
+
 
 class TaskEvaluator:
     """Scores schedules on lmms-eval's tasks.
@@ -111,7 +116,10 @@ class TaskEvaluator:
 
     def samples(self, split: str) -> Sequence[SampleKey]:
         """List a split's samples, task by task."""
-        return [SampleKey(each.identifier, each.task.known.name) for each in self._chosen_in(split)]
+        return [
+            SampleKey(each.identifier, each.task.known.name, each.image)
+            for each in self._chosen_in(split)
+        ]
 
     def split_fingerprint(self, split: str) -> str:
         """Hash of a split's samples: identifiers, rows with their images, and tasks."""

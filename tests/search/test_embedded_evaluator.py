@@ -15,7 +15,7 @@ from search.embedded import CHECKPOINT, CLIP
 from search.embedded.benchmark import load_split
 from search.embedded.prompts import chat
 from search.embedded_evaluator import EmbeddedEvaluator
-from search.evaluators import SPLITS
+from search.evaluators import SPLITS, SampleKey
 from search.measuring import as_measured
 from space.budgets import Budget
 from space.coding import SearchSpace
@@ -77,8 +77,10 @@ def test_scores_come_in_the_order_asked_whatever_the_batch(
 
 def test_samples_are_the_benchmark_in_its_own_order(evaluator: EmbeddedEvaluator) -> None:
     for split in SPLITS:
-        expected = [(sample.id, sample.task) for sample in load_split(split)]
-        assert [tuple(sample) for sample in evaluator.samples(split)] == expected
+        expected = [
+            SampleKey(sample.id, sample.task, sample.image_id) for sample in load_split(split)
+        ]
+        assert list(evaluator.samples(split)) == expected
     assert len({evaluator.split_fingerprint(split) for split in SPLITS}) == 3
     with pytest.raises(DataError, match="expected one of search, confirm, report"):
         evaluator.samples("train")
