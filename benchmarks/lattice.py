@@ -9,6 +9,7 @@ over layers, as the papers count retention.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations, pairwise, product
 
 from pruners.schedule import Schedule
@@ -49,23 +50,61 @@ def staircases(mean_tokens: int, layers: int, visual_tokens: int) -> tuple[tuple
     return tuple(sorted(found))
 
 
-def lattice(shape: Shape, mean_tokens: int) -> Iterator[Schedule]:
-    """Make the schedules of the lattice at a budget, in the form that is measured.
+@dataclass(frozen=True)
+class LatticePoint:
+    """A schedule of the mission's space by what is free in it.
+
+    Attributes:
+        tokens: Visual tokens that each decoder layer sees, `(layers,)`.
+        weight: Similarity weight.
+        contextual: Contextual share, the same at all stages.
+    """
+
+    tokens: tuple[int, ...]
+    weight: float
+    contextual: float
+
+    def schedule(self, shape: Shape) -> Schedule:
+        """Make the schedule, in the form that is measured.
+
+        Args:
+            shape: Shape of the measured model, of as many layers.
+
+        Returns:
+            The schedule.
+        """
+        layers = [
+            layer
+            for layer in range(1, len(self.tokens))
+            if self.tokens[layer] < self.tokens[layer - 1]
+        ]
+        values = {"similarity_weight": self.weight, "contextual": self.contextual}
+        kept = [
+            stage.model_copy(update={"retention": self.tokens[stage.layer] / shape.visual_tokens})
+            for stage in MissionVocabulary(shape=shape).stages(values, layers)
+        ]
+        schedule = Schedule(stages=tuple(kept), positions="compact", shape=shape)
+        return as_measured(schedule, shape)
+
+
+def lattice(shape: Shape, mean_tokens: int) -> Iterator[LatticePoint]:
+    """List the points of the lattice at a budget.
 
     Args:
         shape: Shape of the measured model.
         mean_tokens: The budget: visual tokens as a mean over decoder layers.
 
     Yields:
-        Schedules of the mission's space; none twice.
+        Points, no two of which behave the same.
     """
     seen = set()
     for tokens in staircases(mean_tokens, shape.decoder_layers, shape.visual_tokens):
         for weight, contextual in product(WEIGHTS, CONTEXTUAL):
-            schedule = as_measured(_schedule(shape, tokens, weight, contextual), shape)
-            if schedule.content_hash not in seen:
-                seen.add(schedule.content_hash)
-                yield schedule
+            point = LatticePoint(tokens, weight, contextual)
+            content_hash = point.schedule(shape).content_hash
+            if content_hash not in seen:
+                seen.add(content_hash)
+                yield point
 
 
 def _filled(
@@ -87,15 +126,3 @@ def _filled(
         yield tuple(
             tokens for tokens, width in zip(alive, widths, strict=True) for _ in range(width)
         )
-
-
-def _schedule(shape: Shape, tokens: tuple[int, ...], weight: float, contextual: float) -> Schedule:
-    """Make the schedule of the mission's parts that keeps so many tokens in each layer."""
-    layers = [layer for layer in range(1, len(tokens)) if tokens[layer] < tokens[layer - 1]]
-    values = {"similarity_weight": weight, "contextual": contextual}
-    stages = MissionVocabulary(shape=shape).stages(values, layers)
-    kept = [
-        stage.model_copy(update={"retention": tokens[stage.layer] / shape.visual_tokens})
-        for stage in stages
-    ]
-    return Schedule(stages=tuple(kept), positions="compact", shape=shape)
