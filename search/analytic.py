@@ -14,7 +14,7 @@ from pruners.errors import DataError
 from pruners.schedule import Schedule
 from pruners.scorers import SimilarityFusion
 from pruners.shape import LLAVA_1_5_7B, Shape
-from search.evaluators import SPLITS, SampleKey
+from search.evaluators import SPLITS, Probe, SampleKey
 
 ANALYTIC_SHAPE = LLAVA_1_5_7B.model_copy(
     update={"name": "analytic", "decoder_layers": 8, "visual_tokens": 144}
@@ -41,6 +41,9 @@ BEST_CONTEXTUAL = 0.2
 
 QUESTIONS_PER_IMAGE = 2
 """Samples of each task that have an image in common; ten of five tasks, as on real images."""
+
+PROBE_TEMPERATURE = 0.2
+"""How gradually a probe's answer probability goes from 0 to 1 as luck falls below accuracy."""
 
 _OWN_NOISE = 0.3  # share of samples whose luck changes from schedule to schedule
 _IMAGE_LUCK = 0.4  # share of samples whose luck is that of their image
@@ -86,18 +89,52 @@ class AnalyticEvaluator:
 
     def score(self, schedule: Schedule, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
         """Draw whether samples are answered right under a schedule."""
-        samples = self.samples(split)
+        self.scored += len(indices)
+        right: NDArray[np.float64] = (self._margins(schedule, split) > 0).astype(np.float64)
+        return right[list(indices)]
+
+    def probe(self, schedule: Schedule, split: str, indices: Sequence[int]) -> Probe:
+        """Say how clearly samples are answered right or wrong under a schedule.
+
+        A sample is right when its accuracy exceeds its luck. The answer's probability is the
+        logistic function of that margin over `PROBE_TEMPERATURE`: above 1/2 where the sample is
+        right, rising with the schedule's relative accuracy r, and less noisy than the score, as a
+        real model's is. The agreement is r^(1/2 + luck): 1 for dense. No schedule is better in one
+        of them and worse in relative accuracy but for the draws.
+
+        Args:
+            schedule: A schedule with layers of `shape`'s depth.
+            split: One of `SPLITS`.
+            indices: Indices into `samples(split)`.
+
+        Returns:
+            The probe, in the order asked.
+        """
         relative = self.relative_accuracy(schedule)
-        accuracies = np.array([TASK_ACCURACIES[sample.task] * relative for sample in samples])
+        margins = self._margins(schedule, split)[list(indices)]
+        accuracies = self._accuracies(schedule, split)[list(indices)]
+        return Probe(
+            scores=self.score(schedule, split, indices),
+            answer_probabilities=1 / (1 + np.exp(-margins / PROBE_TEMPERATURE)),
+            hidden_agreements=relative ** (0.5 + accuracies - margins),
+        )
+
+    def _accuracies(self, schedule: Schedule, split: str) -> NDArray[np.float64]:
+        """Probability that each sample is answered right, `(samples,)`."""
+        relative = self.relative_accuracy(schedule)
+        return np.array([TASK_ACCURACIES[sample.task] * relative for sample in self.samples(split)])
+
+    def _margins(self, schedule: Schedule, split: str) -> NDArray[np.float64]:
+        """By how much the accuracy of each sample exceeds its luck, `(samples,)`."""
+        samples = self.samples(split)
         stream = SPLITS.index(split)
         own = np.random.default_rng([self.seed, stream, int(schedule.content_hash[:15], 16)])
         shared = np.random.default_rng([self.seed, stream])
         images = np.unique([sample.image for sample in samples], return_inverse=True)[1]
         changes = shared.random(len(samples)) < _OWN_NOISE
         draws = np.where(changes, _luck(own, images), _luck(shared, images))
-        self.scored += len(indices)
-        right: NDArray[np.float64] = (draws < accuracies).astype(np.float64)
-        return right[list(indices)]
+        margins: NDArray[np.float64] = self._accuracies(schedule, split) - draws
+        return margins
 
     def relative_accuracy(self, schedule: Schedule) -> float:
         """Relative accuracy of a schedule without noise; 1 for dense and for the best ones.

@@ -5,57 +5,57 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruners.errors import DataError, ModelError
+from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 from search.embedded import CHECKPOINT, CLIP, DATA
-from search.embedded.benchmark import Sample, load_split
-from search.embedded.prompts import chat
+from search.embedded.benchmark import load_split
+from search.embedded.inputs import BATCH, SplitInputs, encode_split, one_thread
 from search.embedded.scoring import score
-from search.evaluators import SPLITS, SampleKey
+from search.evaluators import SPLITS, Probe, SampleKey
 from space.shapes import shape_from_pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pruners.text_tower import QuestionOutputs, TextTower
-    from pruners.vision_outputs import VisionOutputs
-
-BATCH = 25
-"""Samples per forward pass, of similar length; larger ones are no faster on two cores."""
+    from pruners.text_tower import TextTower
 
 TEXT_TOKENS = 12
 """Length of the benchmark's prompts beside the image, rounded mean over the report split."""
 
-_IMAGE = "<image>"
 
-
-@dataclass(frozen=True)
-class _Inputs:
-    """Everything about a split that no schedule changes.
+class _DenseOutputs(NamedTuple):
+    """What the dense model gives at the end of some samples' prompts.
 
     Attributes:
-        prompts: Token ids of each sample's prompt.
-        answers: Each sample's answer, one word.
-        image_of: Index of each sample's image, `(samples,)`.
-        vision: What encoder stages read of the images.
-        questions: What they read of the questions, one per sample.
+        tokens: The likeliest next token, `(samples,)`.
+        states: Hidden states behind the decoder's last norm, `(samples, width)`.
     """
 
-    prompts: list[list[int]]
-    answers: list[str]
-    image_of: NDArray[np.intp]
-    vision: VisionOutputs
-    questions: QuestionOutputs
+    tokens: NDArray[np.int64]
+    states: NDArray[np.float32]
+
+
+class _Outputs(NamedTuple):
+    """What the model gives at the end of some samples' prompts.
+
+    Attributes:
+        tokens: The likeliest next token, `(samples,)`.
+        logits: Logits of all tokens, `(samples, vocabulary)`.
+        states: Hidden states behind the decoder's last norm, `(samples, width)`.
+    """
+
+    tokens: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    states: NDArray[np.float32]
 
 
 class EmbeddedEvaluator:
@@ -106,35 +106,64 @@ class EmbeddedEvaluator:
 
     def score(self, schedule: Schedule, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
         """Score samples under a schedule: 1 for the right token, else 0."""
-        from pruners.runtime import apply_schedule
+        return self._scores(self._run(schedule, split, indices), split, indices)
 
-        inputs = self._inputs(split)
-        # Samples of similar length share a batch, so that little of it is padding.
-        order = sorted(range(len(indices)), key=lambda at: len(inputs.prompts[indices[at]]))
-        scores = np.empty(len(indices))
-        with (
-            _one_thread() as torch,
-            apply_schedule(self._model, schedule, text_tower=self._text_tower) as handle,
-        ):
-            for start in range(0, len(order), BATCH):
-                places = order[start : start + BATCH]
-                batch = [int(indices[place]) for place in places]
-                input_ids, mask = self._padded([inputs.prompts[index] for index in batch])
-                logits = handle.prefill(
-                    input_ids,
-                    mask,
-                    inputs.vision.select(torch.from_numpy(inputs.image_of[batch])),
-                    inputs.questions.select(torch.tensor(batch)),
-                )
-                given = self._processor.tokenizer.convert_ids_to_tokens(logits.argmax(dim=-1))
-                scores[places] = [
-                    score(word, inputs.answers[index])
-                    for word, index in zip(given, batch, strict=True)
-                ]
-        return scores
+    def probe(self, schedule: Schedule, split: str, indices: Sequence[int]) -> Probe:
+        """Score samples under a schedule and compare them with the dense model, run once."""
+        from scipy.special import softmax
+
+        outputs = self._run(schedule, split, indices)
+        dense_outputs = self._dense(split, indices)
+        probabilities = softmax(outputs.logits.astype(np.float64), axis=1)
+        agreements = _cosines(outputs.states, dense_outputs.states)
+        return Probe(
+            scores=self._scores(outputs, split, indices),
+            answer_probabilities=probabilities[np.arange(len(indices)), dense_outputs.tokens],
+            hidden_agreements=agreements,
+        )
+
+    def inputs(self, split: str) -> SplitInputs:
+        """Return what no schedule changes about a split; computed when it is first asked for.
+
+        Args:
+            split: One of `SPLITS`.
+
+        Returns:
+            Prompts, answers, and encoded images and questions.
+
+        Raises:
+            DataError: The split is missing.
+        """
+        if split not in self._encoded:
+            self._encoded[split] = encode_split(
+                load_split(split),
+                self.model,
+                self.processor,
+                self.text_tower,
+                self.shape.visual_tokens,
+            )
+        return self._encoded[split]
+
+    def padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Pad prompts on the left to the longest.
+
+        Args:
+            prompts: Token ids of each prompt.
+
+        Returns:
+            Token ids and attention mask, each (batch, length).
+        """
+        tokenizer = self.processor.tokenizer
+        padded = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        return padded["input_ids"], padded["attention_mask"]
 
     @cached_property
-    def _model(self) -> Any:
+    def model(self) -> Any:
+        """The model, in float32 on the CPU.
+
+        Raises:
+            ModelError: Its files are missing or damaged.
+        """
         import torch
         from transformers import AutoModelForImageTextToText
 
@@ -148,83 +177,97 @@ class EmbeddedEvaluator:
         return model.eval()
 
     @cached_property
-    def _processor(self) -> Any:
+    def processor(self) -> Any:
+        """The model's processor."""
         from transformers import AutoProcessor
 
         # Without torchvision there is only this backend; with it, pixels would differ a little.
         return AutoProcessor.from_pretrained(CHECKPOINT, backend="pil")
 
     @cached_property
-    def _text_tower(self) -> TextTower:
+    def text_tower(self) -> TextTower:
+        """The text tower that is paired with the model's vision tower."""
         from pruners.text_tower import TextTower
 
         return TextTower.load(CLIP)
 
-    def _inputs(self, split: str) -> _Inputs:
-        if split not in self._encoded:
-            self._encoded[split] = self._encode(load_split(split))
-        return self._encoded[split]
-
     @cached_property
-    def _encoded(self) -> dict[str, _Inputs]:
+    def _encoded(self) -> dict[str, SplitInputs]:
         return {}
 
-    def _encode(self, samples: Sequence[Sample]) -> _Inputs:
-        tokenizer = self._processor.tokenizer
-        placeholders = _IMAGE * self.shape.visual_tokens
-        prompts = [chat(sample.question).replace(_IMAGE, placeholders) for sample in samples]
-        images = {sample.image_id: sample for sample in samples}
-        numbers = {image: number for number, image in enumerate(images)}
-        with _one_thread():
-            vision = self._encode_images(list(images.values()))
-            questions = self._text_tower.encode([sample.question for sample in samples])
-        return _Inputs(
-            prompts=tokenizer(prompts)["input_ids"],
-            answers=[sample.answer for sample in samples],
-            image_of=np.array([numbers[sample.image_id] for sample in samples]),
-            vision=vision,
-            questions=questions,
+    @cached_property
+    def _dense_outputs(self) -> dict[tuple[str, int], tuple[np.int64, NDArray[np.float32]]]:
+        """The dense model's token and state, by split and sample."""
+        return {}
+
+    def _dense(self, split: str, indices: Sequence[int]) -> _DenseOutputs:
+        """Return what the dense model gives on samples, running those not seen before."""
+        missing = [index for index in indices if (split, index) not in self._dense_outputs]
+        if missing:
+            self._run(dense(self.shape), split, missing)
+        tokens, states = zip(*(self._dense_outputs[split, index] for index in indices), strict=True)
+        return _DenseOutputs(np.array(tokens), np.array(states))
+
+    def _run(self, schedule: Schedule, split: str, indices: Sequence[int]) -> _Outputs:
+        """Run samples under a schedule, in batches of similar length."""
+        from pruners.runtime import apply_schedule
+
+        inputs = self.inputs(split)
+        # Samples of similar length share a batch, so that little of it is padding.
+        order = sorted(range(len(indices)), key=lambda at: len(inputs.prompts[indices[at]]))
+        rows: list[_Outputs] = []
+        with (
+            one_thread() as torch,
+            apply_schedule(self.model, schedule, text_tower=self.text_tower) as handle,
+            _head_inputs(self.model) as states,
+        ):
+            for start in range(0, len(order), BATCH):
+                batch = [int(indices[place]) for place in order[start : start + BATCH]]
+                input_ids, mask = self.padded([inputs.prompts[index] for index in batch])
+                logits = handle.prefill(
+                    input_ids,
+                    mask,
+                    inputs.vision.select(torch.from_numpy(inputs.image_of[batch])),
+                    inputs.questions.select(torch.tensor(batch)),
+                )
+                tokens = logits.argmax(dim=-1)
+                rows.append(_Outputs(tokens.numpy(), logits.numpy(), states.pop().numpy()))
+        places = np.argsort(order)
+        outputs = _Outputs(*(np.concatenate(parts)[places] for parts in zip(*rows, strict=True)))
+        if not schedule.stages:
+            for index, token, state in zip(indices, outputs.tokens, outputs.states, strict=True):
+                self._dense_outputs[split, index] = (token, state)
+        return outputs
+
+    def _scores(self, outputs: _Outputs, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
+        answers = self.inputs(split).answers
+        given = self.processor.tokenizer.convert_ids_to_tokens(outputs.tokens.tolist())
+        return np.array(
+            [score(word, answers[index]) for word, index in zip(given, indices, strict=True)]
         )
-
-    def _encode_images(self, samples: Sequence[Sample]) -> VisionOutputs:
-        from pruners.adapters import adapter_for
-        from pruners.vision import all_parts, encode_images
-        from pruners.vision_outputs import VisionOutputs
-
-        # Plain attention beside the decoupled one, for comparing the two.
-        parts = all_parts(adapter_for(self._model), self._text_tower)
-        parts = replace(parts, encodings=frozenset({"qq", "qk"}))
-        batches = []
-        for start in range(0, len(samples), BATCH):
-            images = [sample.pil() for sample in samples[start : start + BATCH]]
-            pixels = self._processor.image_processor(images, return_tensors="pt")["pixel_values"]
-            batches.append(encode_images(self._model, pixels, self._text_tower, parts))
-        return VisionOutputs.joined(batches)
-
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Pad prompts to the longest: token ids and attention mask, each (batch, length)."""
-        tokenizer = self._processor.tokenizer
-        padded = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
-        return padded["input_ids"], padded["attention_mask"]
 
 
 @contextmanager
-def _one_thread() -> Iterator[ModuleType]:
-    """Run torch for inference on one thread, and give it out.
+def _head_inputs(model: Any) -> Iterator[list[Tensor]]:
+    """Collect what the head gets while the block runs: the states behind the last norm."""
+    states: list[Tensor] = []
 
-    The embedded model's products are so small that threads wait for each other longer than they
-    work, several times longer on a busy machine; and the order of sums, hence the last digit of a
-    score, would depend on the number of cores.
-    """
-    import torch
+    def keep(head: Any, arguments: tuple[Tensor, ...]) -> None:
+        states.append(arguments[0])
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
     try:
-        with torch.inference_mode():
-            yield torch
+        yield states
     finally:
-        torch.set_num_threads(threads)
+        hook.remove()
+
+
+def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine between the rows of two arrays, `(rows,)`."""
+    mine, theirs = one.astype(np.float64), other.astype(np.float64)
+    norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosines: NDArray[np.float64] = (mine * theirs).sum(axis=1) / norms
+    return cosines
 
 
 @cache

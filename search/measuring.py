@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pruners.errors import SettingsError
 from pruners.schedule import Schedule
 from pruners.shape import Shape
-from search.evaluators import Evaluator, SampleKey
-from studies.scores import ScoreCache
+from search.evaluators import Evaluator, Probe, ProbingEvaluator, SampleKey
+from studies.scores import SampleProbe, ScoreCache
 
 
 def as_measured(schedule: Schedule, shape: Shape) -> Schedule:
@@ -66,6 +68,9 @@ class Measurements:
         check: Called before each block is measured; may raise to stop.
         limits: Most samples to use, by split; drawn at random, in equal shares of the tasks.
         seed: Seed of that draw.
+        measured_form: What is measured in a schedule's place, in a form that is the same for all
+            that behave alike; `as_measured` when None. Evaluators that know only some schedules
+            give the nearest of those.
     """
 
     def __init__(
@@ -75,8 +80,10 @@ class Measurements:
         check: Callable[[], None] = lambda: None,
         limits: Mapping[str, int] | None = None,
         seed: int = 0,
+        measured_form: Callable[[Schedule], Schedule] | None = None,
     ) -> None:
         self.evaluator = evaluator
+        self._measured_form = measured_form
         self._cache = cache if cache is not None else ScoreCache(Path(":memory:"))
         self._check = check
         self._limits = dict(limits or {})
@@ -92,11 +99,29 @@ class Measurements:
         """List the task of each of `samples`."""
         return [sample.task for sample in self.samples(split)]
 
+    @cached_property
+    def probing(self) -> ProbingEvaluator | None:
+        """The evaluator, if it can probe; else None."""
+        return self.evaluator if isinstance(self.evaluator, ProbingEvaluator) else None
+
+    def measured_form(self, schedule: Schedule) -> Schedule:
+        """Return what is measured in a schedule's place.
+
+        Args:
+            schedule: A schedule for any depth.
+
+        Returns:
+            A schedule with layers of the measured model's depth.
+        """
+        if self._measured_form is not None:
+            return self._measured_form(schedule)
+        return as_measured(schedule, self.evaluator.shape)
+
     def scores(self, schedule: Schedule, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
         """Score samples, measuring only those not yet known.
 
         Args:
-            schedule: A schedule as `as_measured` gives it.
+            schedule: A schedule as `measured_form` gives it.
             split: Name of the split.
             indices: Indices into `samples(split)`; measured together, so give one block.
 
@@ -106,22 +131,60 @@ class Measurements:
         Raises:
             PrunetuneError: The evaluator cannot score the schedule.
         """
-        samples = self.evaluator.samples(split)
-        indices = [self._indices(split)[index] for index in indices]
-        names = [samples[index].identifier for index in indices]
-        content_hash = schedule.content_hash
-        known = self._cache.get(content_hash, split, names)
-        missing = [index for index, name in zip(indices, names, strict=True) if name not in known]
+        names, used = self._asked(split, indices)
+        known = self._cache.get(schedule.content_hash, split, names)
+        missing = {
+            name: index for name, index in zip(names, used, strict=True) if name not in known
+        }
         if missing:
             self._check()
-            measured = self.evaluator.score(schedule, split, missing)
-            new = {
-                samples[index].identifier: float(score)
-                for index, score in zip(missing, measured, strict=True)
-            }
-            self._cache.put(content_hash, split, new)
+            measured = self.evaluator.score(schedule, split, list(missing.values()))
+            new = dict(zip(missing, map(float, measured), strict=True))
+            self._cache.put(schedule.content_hash, split, new)
             known |= new
         return np.array([known[name] for name in names])
+
+    def probe(self, schedule: Schedule, split: str, indices: Sequence[int]) -> Probe:
+        """Probe samples, measuring only those not yet probed; `scores` then knows them too.
+
+        Args:
+            schedule: A schedule as `measured_form` gives it.
+            split: Name of the split.
+            indices: Indices into `samples(split)`; measured together, so give one block.
+
+        Returns:
+            The probe, in the order asked.
+
+        Raises:
+            SettingsError: The evaluator does not probe.
+            PrunetuneError: The evaluator cannot score the schedule.
+        """
+        if self.probing is None:
+            raise SettingsError(
+                f"{self.evaluator.measured_on} gives scores only; choose a strategy that compares "
+                "schedules by accuracy"
+            )
+        names, used = self._asked(split, indices)
+        known = self._cache.get_probes(schedule.content_hash, split, names)
+        missing = {
+            name: index for name, index in zip(names, used, strict=True) if name not in known
+        }
+        if missing:
+            self._check()
+            measured = self.probing.probe(schedule, split, list(missing.values()))
+            rows = zip(*(values.tolist() for values in measured), strict=True)
+            new = dict(zip(missing, map(SampleProbe._make, rows), strict=True))
+            self._cache.put_probes(schedule.content_hash, split, new)
+            known |= new
+        columns = np.array([known[name] for name in names]).reshape(-1, len(Probe._fields))
+        return Probe(*columns.T)
+
+    def _asked(self, split: str, indices: Sequence[int]) -> tuple[list[str], list[int]]:
+        """Return the identifiers of samples, and their indices into all of the split's."""
+        samples = self.evaluator.samples(split)
+        chosen = self._indices(split)
+        used = [chosen[index] for index in indices]
+        return [samples[index].identifier for index in used], used
 
     def _indices(self, split: str) -> list[int]:
         """Indices of the used samples into all samples of a split, rising."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pruners.published import dense
 from pruners.schedule import Schedule
-from search.measuring import Measurements, as_measured
+from search.measuring import Measurements
 from search.outcomes import Candidate
 from studies.statistics import relative_accuracy
 
@@ -53,8 +53,7 @@ def score_split(
     Raises:
         PrunetuneError: The evaluator cannot score a schedule.
     """
-    shape = measurements.evaluator.shape
-    measured = {name: as_measured(schedule, shape) for name, schedule in schedules.items()}
+    measured = {name: measurements.measured_form(schedule) for name, schedule in schedules.items()}
     tasks = measurements.tasks(split)
     scores = {name: np.empty(len(tasks)) for name in schedules}
     for start in range(0, len(tasks), BLOCK):

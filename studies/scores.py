@@ -1,4 +1,4 @@
-"""Scores of single samples, kept so that nothing is measured twice."""
+"""Scores and probes of single samples, kept so that nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NamedTuple
 
 from pruners.errors import StudyError
 
@@ -18,6 +19,11 @@ CREATE TABLE IF NOT EXISTS samples (
 CREATE TABLE IF NOT EXISTS scores (
     schedule INTEGER, sample INTEGER, score REAL NOT NULL, PRIMARY KEY (schedule, sample)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS probes (
+    schedule INTEGER, sample INTEGER,
+    answer_probability REAL NOT NULL, hidden_agreement REAL NOT NULL,
+    PRIMARY KEY (schedule, sample)
+) WITHOUT ROWID;
 """
 _SELECT = """
 SELECT samples.identifier, scores.score FROM scores
@@ -25,15 +31,42 @@ JOIN schedules ON schedules.number = scores.schedule
 JOIN samples ON samples.number = scores.sample
 WHERE schedules.content_hash = ? AND samples.split = ?
 """
+_SELECT_PROBES = """
+SELECT samples.identifier, scores.score, probes.answer_probability, probes.hidden_agreement
+FROM probes
+JOIN scores ON scores.schedule = probes.schedule AND scores.sample = probes.sample
+JOIN schedules ON schedules.number = probes.schedule
+JOIN samples ON samples.number = probes.sample
+WHERE schedules.content_hash = ? AND samples.split = ?
+"""
 _REPLACE = """
 INSERT OR REPLACE INTO scores
 SELECT schedules.number, samples.number, ? FROM schedules, samples
 WHERE schedules.content_hash = ? AND samples.split = ? AND samples.identifier = ?
 """
+_REPLACE_PROBE = """
+INSERT OR REPLACE INTO probes
+SELECT schedules.number, samples.number, ?, ? FROM schedules, samples
+WHERE schedules.content_hash = ? AND samples.split = ? AND samples.identifier = ?
+"""
+
+
+class SampleProbe(NamedTuple):
+    """What a probe measured on one sample.
+
+    Attributes:
+        score: The score.
+        answer_probability: Probability that the pruned model gives to the dense model's answer.
+        hidden_agreement: Cosine between the last hidden states, pruned and dense.
+    """
+
+    score: float
+    answer_probability: float
+    hidden_agreement: float
 
 
 class ScoreCache:
-    """Scores by measured schedule, split and sample, in one SQLite file.
+    """Scores and probes by measured schedule, split and sample, in one SQLite file.
 
     Every `put` is one transaction: after ``kill -9`` it is there as a whole or not at all.
 
@@ -53,6 +86,9 @@ class ScoreCache:
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_TABLES)
             self._connection.execute("SELECT schedule, sample, score FROM scores LIMIT 1")
+            self._connection.execute(
+                "SELECT answer_probability, hidden_agreement FROM probes LIMIT 1"
+            )
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
@@ -70,11 +106,7 @@ class ScoreCache:
         Raises:
             StudyError: The file cannot be read.
         """
-        try:
-            rows = self._connection.execute(_SELECT, (content_hash, split)).fetchall()
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        known: dict[str, float] = dict(rows)
+        known: dict[str, float] = dict(self._rows(_SELECT, content_hash, split))
         return {sample: known[sample] for sample in samples if sample in known}
 
     def put(self, content_hash: str, split: str, scores: Mapping[str, float]) -> None:
@@ -88,7 +120,66 @@ class ScoreCache:
         Raises:
             StudyError: The file cannot be written.
         """
+        self._write(content_hash, split, scores, {})
+
+    def get_probes(
+        self, content_hash: str, split: str, samples: Sequence[str]
+    ) -> dict[str, SampleProbe]:
+        """Look up probes, as `get` does scores.
+
+        Args:
+            content_hash: Hash of the schedule that was measured.
+            split: Name of the split.
+            samples: Identifiers of the samples wanted.
+
+        Returns:
+            The known probes by sample identifier; samples not yet probed are absent.
+
+        Raises:
+            StudyError: The file cannot be read.
+        """
+        rows = self._rows(_SELECT_PROBES, content_hash, split)
+        known = {name: SampleProbe(*values) for name, *values in rows}
+        return {sample: known[sample] for sample in samples if sample in known}
+
+    def put_probes(self, content_hash: str, split: str, probes: Mapping[str, SampleProbe]) -> None:
+        """Keep probes, and their scores with them.
+
+        Args:
+            content_hash: Hash of the schedule that was measured.
+            split: Name of the split.
+            probes: Probe by sample identifier; a sample already kept is replaced.
+
+        Raises:
+            StudyError: The file cannot be written.
+        """
+        scores = {sample: probe.score for sample, probe in probes.items()}
+        self._write(content_hash, split, scores, probes)
+
+    def _rows(self, query: str, content_hash: str, split: str) -> list[Any]:
+        try:
+            rows: list[Any] = self._connection.execute(query, (content_hash, split)).fetchall()
+            return rows
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _write(
+        self,
+        content_hash: str,
+        split: str,
+        scores: Mapping[str, float],
+        probes: Mapping[str, SampleProbe],
+    ) -> None:
+        """Keep scores and probes in one transaction."""
         rows = [(float(score), content_hash, split, sample) for sample, score in scores.items()]
+        probe_rows = [
+            (
+                float(probe.answer_probability),
+                float(probe.hidden_agreement),
+                *(content_hash, split, sample),
+            )
+            for sample, probe in probes.items()
+        ]
         try:
             with self._connection as connection:
                 connection.execute(
@@ -99,6 +190,7 @@ class ScoreCache:
                     [(split, sample) for sample in scores],
                 )
                 connection.executemany(_REPLACE, rows)
+                connection.executemany(_REPLACE_PROBE, probe_rows)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

@@ -63,3 +63,20 @@ def test_scores_are_right_on_average_and_alike_within_an_image(is_dense: bool) -
     assert (covariance / variance).mean() == pytest.approx(together, abs=0.02)
     across_images = (by_image[:, :, :-1, 0] * by_image[:, :, 1:, 1]).mean()
     assert across_images == pytest.approx(0, abs=0.003)
+
+
+def test_probes_say_the_same_as_scores_with_less_noise() -> None:
+    evaluator = AnalyticEvaluator()
+    pruned = _pruned(evaluator)
+    everything = range(len(evaluator.samples("report")))
+    probe = evaluator.probe(pruned, "report", everything)
+    assert probe.scores.tolist() == evaluator.score(pruned, "report", everything).tolist()
+    assert ((probe.answer_probabilities > 0.5) == (probe.scores == 1)).all()
+    assert probe.answer_probabilities.std() < 0.7 * probe.scores.std()
+    assert np.corrcoef(probe.answer_probabilities, probe.scores)[0, 1] < 0.95
+
+    of_dense = evaluator.probe(Schedule(), "report", everything)
+    assert of_dense.hidden_agreements == pytest.approx(1)
+    assert probe.hidden_agreements.max() < 1
+    assert probe.answer_probabilities.mean() < of_dense.answer_probabilities.mean()
+    assert ((probe.hidden_agreements > 0) & (probe.answer_probabilities < 1)).all()

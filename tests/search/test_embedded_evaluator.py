@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from search.embedded import CHECKPOINT, CLIP
 from search.embedded.benchmark import load_split
 from search.embedded.prompts import chat
 from search.embedded_evaluator import EmbeddedEvaluator
-from search.evaluators import SPLITS, SampleKey
+from search.evaluators import SPLITS, ProbingEvaluator, SampleKey
 from search.measuring import as_measured
 from space.budgets import Budget
 from space.coding import SearchSpace
@@ -64,6 +66,56 @@ def test_scores_are_those_of_generating_with_the_schedule_applied(
     assert evaluator.score(measured, "report", SAMPLES).tolist() == right
 
 
+@pytest.mark.parametrize("name", ["dense", "searched", "desap"])
+def test_probes_are_those_of_the_plain_model_beside_the_dense_one(
+    name: str, evaluator: EmbeddedEvaluator, schedules: dict[str, Schedule]
+) -> None:
+    asked = SAMPLES[::4]
+    measured = as_measured(schedules[name], evaluator.shape)
+    probe = evaluator.probe(measured, "report", asked)
+    assert probe.scores.tolist() == evaluator.score(measured, "report", asked).tolist()
+
+    model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT)
+    processor = AutoProcessor.from_pretrained(CHECKPOINT, backend="pil")
+    samples = [load_split("report")[index] for index in asked]
+    for place, sample in enumerate(samples):  # one by one: without padding
+        inputs = processor(images=sample.pil(), text=chat(sample.question), return_tensors="pt")
+        dense_logits, dense_state = _at_the_end(model, inputs)
+        answer = int(dense_logits.argmax())
+        if name == "dense":
+            logits, state = dense_logits, dense_state
+        else:
+            with apply_schedule(model, measured, text_tower=CLIP):
+                logits, state = _at_the_end(model, inputs)
+        probability = torch.softmax(logits, dim=-1)[answer].item()
+        assert probe.answer_probabilities[place] == pytest.approx(probability, abs=1e-4)
+        agreement = torch.nn.functional.cosine_similarity(state, dense_state, dim=0).item()
+        assert probe.hidden_agreements[place] == pytest.approx(agreement, abs=1e-4)
+    if name == "dense":
+        assert probe.hidden_agreements == pytest.approx(1, abs=1e-6)
+    else:
+        assert probe.hidden_agreements.min() < 0.99
+
+
+def _at_the_end(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits after a prompt, and the normed hidden state that they are made of."""
+    with torch.inference_mode():
+        output = model(**inputs, output_hidden_states=True)
+    return output.logits[0, -1], output.hidden_states[-1][0, -1]
+
+
+def test_probes_do_not_depend_on_what_was_asked_before(
+    schedules: dict[str, Schedule],
+) -> None:
+    evaluator = EmbeddedEvaluator()
+    measured = as_measured(schedules["searched"], evaluator.shape)
+    first = evaluator.probe(measured, "confirm", [5, 3])
+    evaluator.score(dense(evaluator.shape), "confirm", range(10))
+    again = evaluator.probe(measured, "confirm", [8, 3, 5])
+    for before, after in zip(first, again, strict=True):
+        assert after[[2, 1]] == pytest.approx(before, abs=1e-5)
+
+
 def test_scores_come_in_the_order_asked_whatever_the_batch(
     evaluator: EmbeddedEvaluator, schedules: dict[str, Schedule]
 ) -> None:
@@ -73,6 +125,10 @@ def test_scores_come_in_the_order_asked_whatever_the_batch(
     shuffled = evaluator.score(measured, "search", order.tolist())
     assert shuffled.tolist() == in_order[order].tolist()
     assert in_order[7] == evaluator.score(measured, "search", [7])[0]
+
+
+def test_the_evaluator_is_known_to_probe(evaluator: EmbeddedEvaluator) -> None:
+    assert isinstance(evaluator, ProbingEvaluator)
 
 
 def test_samples_are_the_benchmark_in_its_own_order(evaluator: EmbeddedEvaluator) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pruners.errors import SettingsError
 from pruners.published import dense, published
 from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B
@@ -64,6 +65,55 @@ def test_nothing_is_measured_twice() -> None:
     measurements.scores(dense(), "report", [3])
     measurements.scores(_half(), "search", [3])
     assert evaluator.scored == 6
+
+
+def test_nothing_is_probed_twice_and_what_is_probed_is_scored() -> None:
+    evaluator = AnalyticEvaluator()
+    measurements = Measurements(evaluator)
+    first = measurements.probe(_half(), "search", [3, 1, 400])
+    again = measurements.probe(_half(), "search", [400, 3, 1, 7])
+    assert evaluator.scored == 4
+    for one, other in zip(first, again, strict=True):
+        assert other.tolist()[:3] == [one[2], one[0], one[1]]
+    assert measurements.scores(_half(), "search", [1, 7]).tolist() == again.scores[2:].tolist()
+    assert evaluator.scored == 4
+    expected = evaluator.probe(_half(), "search", [400, 3, 1, 7])
+    for got, wanted in zip(again, expected, strict=True):
+        assert got.tolist() == wanted.tolist()
+
+
+def test_scores_alone_are_no_probe() -> None:
+    evaluator = AnalyticEvaluator()
+    measurements = Measurements(evaluator)
+    scores = measurements.scores(_half(), "search", [3, 1])
+    assert measurements.probe(_half(), "search", [3, 1]).scores.tolist() == scores.tolist()
+    assert evaluator.scored == 4
+
+
+class _ScoresOnly:
+    """An evaluator without probes, as those of real benchmarks are."""
+
+    def __init__(self, evaluator: AnalyticEvaluator) -> None:
+        self.name, self.measured_on = evaluator.name, evaluator.measured_on
+        self.shape, self.fingerprint = evaluator.shape, evaluator.fingerprint
+        self.samples, self.score = evaluator.samples, evaluator.score
+        self.split_fingerprint = evaluator.split_fingerprint
+
+
+def test_an_evaluator_without_probes_is_known_as_such() -> None:
+    measurements = Measurements(_ScoresOnly(AnalyticEvaluator()))
+    assert measurements.probing is None
+    with pytest.raises(SettingsError, match="gives scores only"):
+        measurements.probe(_half(), "search", [0])
+
+
+def test_the_measured_form_can_be_another() -> None:
+    nearest = _half()
+    measurements = Measurements(AnalyticEvaluator(), measured_form=lambda schedule: nearest)
+    assert measurements.measured_form(dense()) is nearest
+    plain = Measurements(AnalyticEvaluator())
+    schedule = published("visiondrop", tokens=64)
+    assert plain.measured_form(schedule) == as_measured(schedule, ANALYTIC_SHAPE)
 
 
 def test_scores_do_not_depend_on_which_samples_are_asked_together() -> None:
