@@ -14,6 +14,7 @@ from pruners.errors import DataError
 from pruners.schedule import Schedule
 from pruners.scorers import SimilarityFusion
 from pruners.shape import LLAVA_1_5_7B, Shape
+from search.attention_mass import AttentionMass, shares
 from search.evaluators import SPLITS, Probe, SampleKey
 
 ANALYTIC_SHAPE = LLAVA_1_5_7B.model_copy(
@@ -38,6 +39,9 @@ BEST_WEIGHT = 0.3
 
 BEST_CONTEXTUAL = 0.2
 """Contextual share that costs no accuracy."""
+
+SPARE_ATTENTION = 0.05
+"""Share of a layer's attention that goes to the tokens that it does not need."""
 
 QUESTIONS_PER_IMAGE = 2
 """Samples of each task that have an image in common; ten of five tasks, as on real images."""
@@ -118,6 +122,23 @@ class AnalyticEvaluator:
             answer_probabilities=1 / (1 + np.exp(-margins / PROBE_TEMPERATURE)),
             hidden_agreements=relative ** (0.5 + accuracies - margins),
         )
+
+    def attention_mass(self, split: str, indices: Sequence[int]) -> AttentionMass:
+        """Give each layer's attention to as many tokens as it needs, always to the first ones.
+
+        Args:
+            split: One of `SPLITS`.
+            indices: Indices into `samples(split)`.
+
+        Returns:
+            The attention: of each layer all but `SPARE_ATTENTION` in equal parts to as many tokens
+            as `BEST_TOKENS` says, the rest to the others; the same from text and image.
+        """
+        tokens = np.arange(self.shape.visual_tokens)
+        needed = tokens < np.array(BEST_TOKENS)[:, None]
+        layers = (1 - SPARE_ATTENTION) * shares(needed) + SPARE_ATTENTION * shares(~needed)
+        received = np.repeat(layers[None], len(indices), axis=0)
+        return AttentionMass(cross=received, own=received)
 
     def _accuracies(self, schedule: Schedule, split: str) -> NDArray[np.float64]:
         """Probability that each sample is answered right, `(samples,)`."""

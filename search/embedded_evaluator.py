@@ -16,7 +16,9 @@ from pruners.errors import DataError, ModelError
 from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import Shape
+from search.attention_mass import AttentionMass
 from search.embedded import CHECKPOINT, CLIP, DATA
+from search.embedded.attention import attention_mass
 from search.embedded.benchmark import load_split
 from search.embedded.inputs import BATCH, SplitInputs, encode_split, one_thread
 from search.embedded.scoring import score
@@ -121,6 +123,11 @@ class EmbeddedEvaluator:
             answer_probabilities=probabilities[np.arange(len(indices)), dense_outputs.tokens],
             hidden_agreements=agreements,
         )
+
+    def attention_mass(self, split: str, indices: Sequence[int]) -> AttentionMass:
+        """Add up the attention that visual tokens receive in the dense model."""
+        samples = load_split(split)
+        return attention_mass(self.model, self.processor, [samples[index] for index in indices])
 
     def inputs(self, split: str) -> SplitInputs:
         """Return what no schedule changes about a split; computed when it is first asked for.
