@@ -217,14 +217,18 @@ def assemble(evaluator: EmbeddedEvaluator, chunks: Sequence[Chunk]) -> GroundTru
                 table = np.concatenate([getattr(results, name)[new] for results in read], axis=1)
                 tables.setdefault((split, name), []).append(table)
     whole = {key: np.concatenate(parts) for key, parts in tables.items()}
+    names = {key.identifier: index for index, key in enumerate(evaluator.samples("search"))}
+    told = about(evaluator, chunks)
+    searched = [names[name] for name in told.splits["search"].identifiers]
     return GroundTruth(
-        about=about(evaluator, chunks),
+        about=told,
         points=tuple(point for _, point in rows),
         budgets=np.array([budget for budget, _ in rows]),
         hashes=tuple(hashes),
         right={split: whole[split, "right"] for split in GROUND_TRUTH_SPLITS},
         answer_probabilities=whole["search", "answer_probabilities"].astype(np.float32),
         hidden_agreements=whole["search", "hidden_agreements"].astype(np.float32),
+        attention=evaluator.attention_mass("search", searched),
     )
 
 

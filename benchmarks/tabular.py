@@ -18,6 +18,7 @@ from pruners.errors import DataError
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 from pruners.stages import SimilarityFusion
+from search.attention_mass import AttentionMass
 from search.evaluators import Probe, SampleKey
 from search.measuring import Measurements, as_measured
 
@@ -92,6 +93,14 @@ class TabularEvaluator:
             answer_probabilities=self.truth.answer_probabilities[row, columns].astype(np.float64),
             hidden_agreements=self.truth.hidden_agreements[row, columns].astype(np.float64),
         )
+
+    def attention_mass(self, split: str, indices: Sequence[int]) -> AttentionMass:
+        """Look the dense model's attention up; search split only."""
+        attention = self.truth.attention
+        if attention is None or split != "search":
+            raise DataError(f"the table has no attention on the {split} split")
+        places = self._searched[list(indices)]
+        return AttentionMass(cross=attention.cross[places], own=attention.own[places])
 
     def measured_form(self, schedule: Schedule) -> Schedule:
         """Return the schedule of the table that stands for another one.

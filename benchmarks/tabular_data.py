@@ -17,10 +17,13 @@ import pyarrow.parquet as pq
 from lattice import LatticePoint
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from pruners.errors import DataError
 from pruners.schedule import Schedule
 from pruners.shape import Shape
+from search.attention_mass import AttentionMass, shares
 from search.evaluators import SampleKey
 from studies.files import atomic_path
 
@@ -91,6 +94,8 @@ class GroundTruth:
             `(schedules, search samples)`.
         hidden_agreements: Cosine of the last hidden states, pruned and dense, on the search split,
             `(schedules, search samples)`.
+        attention: Attention in the dense model on the search split's samples, which some strategies
+            read; None where it was not measured.
     """
 
     about: About
@@ -100,6 +105,7 @@ class GroundTruth:
     right: Mapping[str, NDArray[np.bool_]]
     answer_probabilities: NDArray[np.float32]
     hidden_agreements: NDArray[np.float32]
+    attention: AttentionMass | None = None
 
     @cached_property
     def rows(self) -> Mapping[str, int]:
@@ -119,9 +125,17 @@ class GroundTruth:
     def write(self, path: Path) -> None:
         """Write the file; probabilities and agreements are rounded to 255 steps.
 
+        Attention goes into a file of its own beside it, in half precision.
+
         Args:
             path: The file to write or replace.
         """
+        if self.attention is not None:
+            arrays = {
+                name: values.astype(np.float16) for name, values in vars(self.attention).items()
+            }
+            with atomic_path(_attention_path(path)) as temporary:
+                save_file(arrays, temporary)
         columns = {
             "mean_tokens": pa.array(self.budgets, pa.int16()),
             "tokens": pa.array([point.tokens for point in self.points], pa.list_(pa.int16())),
@@ -183,8 +197,23 @@ def read_ground_truth(path: Path) -> GroundTruth:
             for split in ("search", "report")
         },
         answer_probabilities=_bytes(column["answer_probabilities"]) / np.float32(_LEVELS),
+        attention=_read_attention(_attention_path(path)),
         hidden_agreements=2 * (_bytes(column["hidden_agreements"]) / np.float32(_LEVELS)) - 1,
     )
+
+
+def _attention_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-attention.safetensors")
+
+
+def _read_attention(path: Path) -> AttentionMass | None:
+    if not path.exists():
+        return None
+    try:
+        arrays = load_file(path)
+        return AttentionMass(**{name: shares(each.astype(float)) for name, each in arrays.items()})
+    except (OSError, SafetensorError, TypeError) as error:
+        raise DataError(f"{path} holds no attention ({error}); make it again") from error
 
 
 def _bits(values: NDArray[np.bool_]) -> pa.Array:

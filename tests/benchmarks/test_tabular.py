@@ -11,6 +11,7 @@ import pytest
 from pruners import Schedule, published
 from pruners.errors import DataError
 from search.analytic import ANALYTIC_SHAPE
+from search.attention_mass import AttentionEvaluator, AttentionMass, shares
 from search.evaluators import ProbingEvaluator
 from search.measuring import as_measured
 from space.budgets import Budget
@@ -64,6 +65,9 @@ def truth():
         right=right,
         answer_probabilities=generator.random((rows, 60)).astype(np.float32),
         hidden_agreements=generator.uniform(-1, 1, (rows, 60)).astype(np.float32),
+        attention=AttentionMass(
+            *(shares(generator.random((60, LAYERS, TOKENS))) for _ in ("cross", "own"))
+        ),
     )
 
 
@@ -82,6 +86,8 @@ def test_a_file_gives_back_what_was_written(truth, tmp_path):
     step = 1 / 255
     assert abs(read.answer_probabilities - truth.answer_probabilities).max() <= 0.51 * step
     assert abs(read.hidden_agreements - truth.hidden_agreements).max() <= 1.01 * step
+    np.testing.assert_allclose(read.attention.cross, truth.attention.cross, rtol=1e-2, atol=1e-6)
+    np.testing.assert_allclose(read.attention.own, truth.attention.own, rtol=1e-2, atol=1e-6)
 
 
 def test_what_is_no_ground_truth_is_refused(tmp_path):
@@ -94,6 +100,7 @@ def test_what_is_no_ground_truth_is_refused(tmp_path):
 
 def test_scores_and_probes_are_those_of_the_row(truth, table):
     assert isinstance(table, ProbingEvaluator)
+    assert isinstance(table, AttentionEvaluator)
     indices = [7, 3, 59]
     for row in (0, 1, len(truth.points) - 1):
         schedule = truth.points[row].schedule(ANALYTIC_SHAPE)
@@ -119,6 +126,8 @@ def test_what_the_table_does_not_have_is_refused(table):
         table.samples("confirm")
     with pytest.raises(DataError, match="report"):
         table.probe(Schedule(), "report", [0])
+    with pytest.raises(DataError, match="report"):
+        table.attention_mass("report", [0])
 
 
 def test_relative_accuracies_are_those_of_the_statistics(truth, table):
@@ -190,6 +199,9 @@ def test_halves_share_no_image_and_leave_the_report_split_alone(truth):
     )
     np.testing.assert_array_equal(
         table.score(schedule, "report", range(len(held_out))), truth.right["search"][4, held_out]
+    )
+    np.testing.assert_array_equal(
+        table.attention_mass("search", [2, 0]).own, truth.attention.own[searched[[2, 0]]]
     )
     assert not np.array_equal(halves(truth, seed=4)[0], searched)
 
