@@ -175,7 +175,7 @@ def _budget_summary(
     kept: Measurements,
     dense_scores: NDArray[np.float64],
 ) -> BudgetSummary:
-    tasks = kept.tasks("report")
+    tasks, images = kept.tasks("report"), kept.images("report")
     arms = {
         SEARCHED: [cell.searched for cell in cells],
         RANDOM: [cell.random for cell in cells],
@@ -195,7 +195,7 @@ def _budget_summary(
         for name, each in scores.items()
     }
     others = {name: mean for name, mean in means.items() if name != SEARCHED}
-    compared = differences(means[SEARCHED], others, dense_scores, tasks)
+    compared = differences(means[SEARCHED], others, dense_scores, tasks, images=images)
     return BudgetSummary(
         budget=str(budget),
         share_of_dense=budget.limit(target) / budget.amount(price(dense(target), target)),
@@ -204,7 +204,7 @@ def _budget_summary(
                 name=name,
                 tflops=float(np.mean([price(each, target).tflops for each in schedules[name]])),
                 relative_accuracy=relative_accuracy(mean, dense_scores, tasks),
-                interval_95=paired_interval(mean, dense_scores, tasks),
+                interval_95=paired_interval(mean, dense_scores, tasks, images=images),
                 per_seed=tuple(per_seed[name]),
                 spread=statistics.stdev(per_seed[name]) if len(per_seed[name]) > 1 else None,
                 evaluations=tuple(arm.evaluations for arm in arms.get(name, [])),

@@ -54,6 +54,7 @@ class Comparisons:
         self._target = target
         self._kept = kept
         self._tasks = kept.tasks(SPLIT)
+        self._images = kept.images(SPLIT)
         self._dense = scores_of(dense(kept.evaluator.shape), kept)
 
     def contrast(
@@ -72,9 +73,7 @@ class Comparisons:
             (scores_of(first, self._kept), scores_of(second, self._kept))
             for first, second in pairs.values()
         ]
-        found = corrected(
-            [difference(first, second, self._dense, self._tasks) for first, second in scores]
-        )
+        found = corrected([self._difference(first, second) for first, second in scores])
         halvings = [np.log2(self._target.visual_tokens / point.tokens) for point in pairs]
         return ContrastResult(
             name=contrast.name,
@@ -100,7 +99,8 @@ class Comparisons:
             trend=(
                 Paired(
                     **_paired(
-                        trend(scores, halvings, self._dense, self._tasks), claimed=contrast.grows
+                        trend(scores, halvings, self._dense, self._tasks, self._images),
+                        claimed=contrast.grows,
                     )
                 )
                 if len(pairs) > 1
@@ -127,10 +127,7 @@ class Comparisons:
         scores = {name: self._mean_scores(entries[name]) for name in names}
         pairs = list(combinations(names, 2))
         found = corrected(
-            [
-                difference(scores[better], scores[worse], self._dense, self._tasks)
-                for better, worse in pairs
-            ]
+            [self._difference(scores[better], scores[worse]) for better, worse in pairs]
         )
         papers = [order.percent[name] for name in names]
         ours = [100 * self._relative(scores[name]) for name in names]
@@ -175,7 +172,7 @@ class Comparisons:
             for control, entry in measured.items()
             if entry.method.control and methods
             for name, found in differences(
-                self._mean_scores(entry), methods, self._dense, self._tasks
+                self._mean_scores(entry), methods, self._dense, self._tasks, images=self._images
             ).items()
         ]
 
@@ -183,6 +180,9 @@ class Comparisons:
         """Scores of a method, meaned over its draws where it has several."""
         scores = [scores_of(schedule, self._kept) for schedule in entry.schedules]
         return np.asarray(np.mean(scores, axis=0))
+
+    def _difference(self, first: Scores, second: Scores) -> Difference:
+        return difference(first, second, self._dense, self._tasks, images=self._images)
 
     def _relative(self, scores: Scores) -> float:
         return relative_accuracy(scores, self._dense, self._tasks)
@@ -193,6 +193,7 @@ def trend(
     halvings: Sequence[float],
     dense_scores: Scores,
     tasks: Sequence[str],
+    images: Sequence[str] | None = None,
 ) -> Difference:
     """Least-squares slope, over halvings of the tokens, of a difference of relative accuracies.
 
@@ -201,6 +202,7 @@ def trend(
         halvings: How often tokens were halved at each budget; at least two values.
         dense_scores: Score of the dense model, `(samples,)`.
         tasks: Task of each sample.
+        images: Image of each sample; None where each has its own.
 
     Returns:
         The slope per halving, with its interval; samples are paired over all budgets.
@@ -213,7 +215,7 @@ def trend(
     # The slope is the sum of the differences with these weights, and relative accuracy is linear in
     # the scores: so it is the difference of the weighted sums of the scores.
     first, second = (weights @ np.stack(scores) for scores in zip(*pairs, strict=True))
-    return difference(first, second, dense_scores, tasks)
+    return difference(first, second, dense_scores, tasks, images=images)
 
 
 def corrected(family: Sequence[Difference]) -> list[Difference]:

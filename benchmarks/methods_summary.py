@@ -232,7 +232,7 @@ def _method_result(
         label=entry.method.label,
         control=entry.method.control,
         relative_accuracy=relative_accuracy(mean, dense_scores, tasks),
-        interval_95=paired_interval(mean, dense_scores, tasks),
+        interval_95=paired_interval(mean, dense_scores, tasks, images=kept.images(SPLIT)),
         per_seed=per_seed,
         spread=statistics.stdev(per_seed) if len(per_seed) > 1 else None,
         tasks=task_accuracies(mean, tasks),

@@ -174,6 +174,7 @@ class Job:
             schedules,
             scores.by_schedule,
             scores.tasks,
+            scores.images,
             budget=str(space.budget),
             measured_on=self._plan.evaluator.measured_on,
             trials=outcome.trials,
@@ -217,7 +218,8 @@ class Job:
     def _evidence(self, schedule: Schedule, split: str) -> SplitEvidence:
         schedules = {SEARCHED: schedule, DENSE: self._dense()}
         scores = score_split(self._measurements, schedules, split)
-        return split_evidence(scores.by_schedule[SEARCHED], scores.by_schedule[DENSE], scores.tasks)
+        own, reference = scores.by_schedule[SEARCHED], scores.by_schedule[DENSE]
+        return split_evidence(own, reference, scores.tasks, scores.images)
 
     def _score(self, schedules: Mapping[str, Schedule], split: str, what: str) -> Scores:
         total = len(self._measurements.samples(split))

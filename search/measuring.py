@@ -99,6 +99,10 @@ class Measurements:
         """List the task of each of `samples`."""
         return [sample.task for sample in self.samples(split)]
 
+    def images(self, split: str) -> list[str]:
+        """List the image of each of `samples`."""
+        return [sample.image for sample in self.samples(split)]
+
     @cached_property
     def probing(self) -> ProbingEvaluator | None:
         """The evaluator, if it can probe; else None."""

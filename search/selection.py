@@ -25,11 +25,13 @@ class Scores:
     Attributes:
         split: Name of the split.
         tasks: Task of each sample.
+        images: Image of each sample.
         by_schedule: Score per sample by the schedule's name, each `(samples,)`.
     """
 
     split: str
     tasks: tuple[str, ...]
+    images: tuple[str, ...]
     by_schedule: dict[str, NDArray[np.float64]]
 
 
@@ -61,7 +63,7 @@ def score_split(
         for name, schedule in measured.items():
             scores[name][block] = measurements.scores(schedule, split, block)
         on_block(len(block))
-    return Scores(split, tuple(tasks), scores)
+    return Scores(split, tuple(tasks), tuple(measurements.images(split)), scores)
 
 
 def confirm(

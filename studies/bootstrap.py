@@ -1,8 +1,9 @@
-"""Resampling of scores within tasks, whole rows at a time."""
+"""Resampling of scores, all questions of an image at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,32 +57,120 @@ def strata(table: Scores, tasks: Sequence[str]) -> Iterator[tuple[str, Scores]]:
         yield str(task), table[labels == task]
 
 
-def resampled_means(table: Scores, tasks: Sequence[str], resamples: int, seed: int) -> Scores:
-    """Mean of each column within each task, samples drawn with replacement.
+@dataclass(frozen=True)
+class Resampled:
+    """What images drawn with replacement add up to.
 
-    Drawing samples is drawing how often each distinct row occurs, which is multinomial; scores of
-    0 and 1 have few distinct rows, so this is fast and exact.
+    Attributes:
+        totals: Sums of the scores, `(resamples, tasks, columns)`, tasks in alphabetical order; in
+            one resample, all columns are sums of the same samples.
+        images: Images in each resample, as many as were scored.
+        freedom: Degrees of freedom: one less for each group of tasks that is drawn on its own, and
+            at least 1.
+    """
+
+    totals: Scores
+    images: int
+    freedom: int
+
+
+def resample(
+    table: Scores,
+    tasks: Sequence[str],
+    images: Sequence[str] | None,
+    resamples: int,
+    seed: int,
+) -> Resampled:
+    """Draw images with replacement, each with all its questions.
+
+    Tasks that share images are drawn together. Those that share none were sampled independently of
+    each other, and keep their number of images each.
 
     Args:
         table: Scores, `(samples, columns)`; a row is drawn as a whole, which keeps columns paired.
-        tasks: Task of each sample; each keeps its number of samples.
+        tasks: Task of each sample.
+        images: Image of each sample, the same name in every task; None where each has its own.
         resamples: Number of resamples.
         seed: Seed of the draws.
 
     Returns:
-        The means, `(resamples, tasks, columns)`, tasks in alphabetical order.
+        The resamples.
+
+    Raises:
+        DataError: There is not one image per sample.
     """
+    totals, counts = _image_totals(table, tasks, images)
     generator = np.random.default_rng(seed)
-    means = []
-    for _, rows in strata(table, tasks):
-        distinct, occurrences = np.unique(rows, axis=0, return_counts=True)
-        block = max(1, _BLOCK_ELEMENTS // len(distinct))
-        draws = [
-            generator.multinomial(
-                len(rows), occurrences / len(rows), size=min(block, resamples - start)
-            )
-            @ distinct
-            for start in range(0, resamples, block)
-        ]
-        means.append(np.concatenate(draws) / len(rows))
-    return np.stack(means, axis=1)
+    drawn = np.empty((resamples, *totals.shape[1:]))
+    groups = sharing_tasks(counts > 0)
+    for group in groups:
+        here = totals[(counts[:, group] > 0).any(axis=1)][:, group]
+        sums = _resampled_sums(generator, here.reshape(len(here), -1), resamples)
+        drawn[:, group] = sums.reshape(resamples, len(group), -1)
+    return Resampled(drawn, len(totals), max(1, len(totals) - len(groups)))
+
+
+def sharing_tasks(has: NDArray[np.bool_]) -> list[list[int]]:
+    """Group tasks that share images, directly or through others.
+
+    Args:
+        has: Whether an image has samples of a task, `(images, tasks)`.
+
+    Returns:
+        Numbers of the tasks of each group, rising.
+    """
+    sharing = has.astype(np.int64).T @ has > 0
+    groups: list[list[int]] = []
+    left = set(range(len(sharing)))
+    while left:
+        group = [min(left)]
+        while (wider := np.flatnonzero(sharing[group].any(axis=0)).tolist()) != group:
+            group = wider
+        groups.append(group)
+        left -= set(group)
+    return groups
+
+
+def _image_totals(
+    table: Scores, tasks: Sequence[str], images: Sequence[str] | None
+) -> tuple[Scores, NDArray[np.intp]]:
+    """Add up each image's scores, `(images, tasks, columns)`, and samples, `(images, tasks)`."""
+    if images is not None and len(images) != len(tasks):
+        raise DataError(f"{len(images)} images were given for {len(tasks)} samples; give one each")
+    names, task_of = np.unique(np.asarray(tasks), return_inverse=True)
+    image_of = np.arange(len(tasks))
+    if images is not None:
+        image_of = np.unique(np.asarray(images), return_inverse=True)[1]
+    totals = np.zeros((image_of.max() + 1, len(names), table.shape[1]))
+    counts = np.zeros(totals.shape[:2], dtype=np.intp)
+    np.add.at(totals, (image_of, task_of), table)
+    np.add.at(counts, (image_of, task_of), 1)
+    return totals, counts
+
+
+def _resampled_sums(generator: np.random.Generator, rows: Scores, resamples: int) -> Scores:
+    """Sums of as many rows as there are, drawn with replacement, `(resamples, columns)`.
+
+    Drawing rows is drawing how often each distinct one occurs. Images of one question and scores of
+    0 and 1 have few distinct rows, whose numbers are drawn at once.
+    """
+    distinct, occurrences = np.unique(rows, axis=0, return_counts=True)
+    block = max(1, _BLOCK_ELEMENTS // len(distinct))
+    sums = np.empty((resamples, rows.shape[1]))
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        sums[start : start + size] = _times(generator, occurrences, size) @ distinct
+    return sums
+
+
+def _times(
+    generator: np.random.Generator, occurrences: NDArray[np.intp], size: int
+) -> NDArray[np.int64]:
+    """Draw how often each distinct row occurs, `(size, distinct)`: multinomial."""
+    rows, distinct = int(occurrences.sum()), len(occurrences)
+    if 10 * distinct < rows:
+        return generator.multinomial(rows, occurrences / rows, size=size)
+    # Row by row: of many distinct rows, numpy's multinomial is several times slower.
+    drawn = np.repeat(np.arange(distinct), occurrences)[generator.integers(rows, size=(size, rows))]
+    drawn += distinct * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * distinct).reshape(size, distinct)

@@ -13,7 +13,10 @@ from studies.statistics import differences, paired_interval, relative_accuracy, 
 
 
 def split_evidence(
-    scores: ArrayLike, dense_scores: ArrayLike, tasks: Sequence[str]
+    scores: ArrayLike,
+    dense_scores: ArrayLike,
+    tasks: Sequence[str],
+    images: Sequence[str] | None = None,
 ) -> SplitEvidence:
     """Sum up what was measured on one split.
 
@@ -21,6 +24,7 @@ def split_evidence(
         scores: Score per sample of the pruned model, `(samples,)`, in [0, 1].
         dense_scores: Score of the dense model on the same samples, `(samples,)`.
         tasks: Task of each sample.
+        images: Image of each sample; None where each has its own.
 
     Returns:
         Accuracies, relative accuracy and its 95 % interval.
@@ -35,7 +39,7 @@ def split_evidence(
         accuracy=sum(accuracies.values()) / len(accuracies),
         dense_accuracy=sum(dense_accuracies.values()) / len(dense_accuracies),
         relative_accuracy=relative_accuracy(scores, dense_scores, tasks),
-        interval_95=paired_interval(scores, dense_scores, tasks),
+        interval_95=paired_interval(scores, dense_scores, tasks, images=images),
         tasks=accuracies,
     )
 
@@ -44,6 +48,7 @@ def compare(
     schedules: Mapping[str, Schedule],
     scores: Mapping[str, ArrayLike],
     tasks: Sequence[str],
+    images: Sequence[str] | None = None,
     *,
     budget: str,
     measured_on: str,
@@ -60,6 +65,7 @@ def compare(
             the published ones at the same budget.
         scores: Score per sample by the same names, each `(samples,)`.
         tasks: Task of each sample.
+        images: Image of each sample; None where each has its own.
         budget: The budget, with its unit and convention.
         measured_on: The model whose accuracy was measured.
         split: The split that the samples are of.
@@ -83,7 +89,11 @@ def compare(
     others = [DENSE, *(name for name in schedules if name not in (SEARCHED, DENSE))]
     dense_scores = scores[DENSE]
     compared = differences(
-        scores[SEARCHED], {name: scores[name] for name in others}, dense_scores, tasks
+        scores[SEARCHED],
+        {name: scores[name] for name in others},
+        dense_scores,
+        tasks,
+        images=images,
     )
     return BudgetResult(
         budget=budget,
@@ -98,7 +108,7 @@ def compare(
             _schedule_result(
                 name,
                 schedules[name],
-                split_evidence(scores[name], dense_scores, tasks),
+                split_evidence(scores[name], dense_scores, tasks, images),
                 (measured_shares or {}).get(name),
             )
             for name in (SEARCHED, *others)

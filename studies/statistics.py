@@ -1,38 +1,25 @@
 """Relative accuracy and what can be said of it: paired bootstrap intervals and differences.
 
 Scores are one number per sample, the same samples in the same order for every schedule, so that all
-comparisons are paired. Resampling is stratified: each task keeps its number of samples.
+comparisons are paired. Resampling draws images, each with all its questions: what a model makes of
+one question tells of the others about the same image, so that they are fewer observations than they
+seem.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pruners.errors import DataError
-from studies.bootstrap import Scores, paired_table, resampled_means, strata
-
-LEVEL = 0.95
-"""Coverage of every interval that the product reports."""
+from studies.bootstrap import Scores, paired_table, resample, strata
+from studies.intervals import LEVEL, Interval, holm, percentile_interval, two_sided_p_value
 
 RESAMPLES = 10_000
 """Bootstrap resamples; the interval's ends then move by about 0.01 of its width between seeds."""
-
-
-class Interval(NamedTuple):
-    """A two-sided confidence interval.
-
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-    """
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -95,18 +82,21 @@ def paired_interval(
     dense_scores: ArrayLike,
     tasks: Sequence[str],
     *,
+    images: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """95 % percentile bootstrap interval of the relative accuracy.
+    """95 % bootstrap interval of the relative accuracy.
 
-    Samples are drawn with replacement within each task, the pruned and the dense score of a sample
-    always together [Efron1993, chapter 13].
+    Images are drawn with replacement, an image's questions in all tasks always together, and so the
+    pruned and the dense score of a question [Davison1997, section 3.8]. Its ends are percentiles of
+    the resamples; `studies.intervals` says which.
 
     Args:
         scores: Score per sample of the pruned model, `(samples,)`.
         dense_scores: Score of the dense model on the same samples, `(samples,)`.
         tasks: Task of each sample.
+        images: Image of each sample, the same name in every task; None where each has its own.
         resamples: Bootstrap resamples.
         seed: Seed of the resampling; the same seed gives the same interval.
 
@@ -116,11 +106,12 @@ def paired_interval(
     Raises:
         DataError: As `relative_accuracy`.
 
-    [Efron1993] Efron, Tibshirani: An Introduction to the Bootstrap, 1993.
+    [Davison1997] Davison, Hinkley: Bootstrap Methods and their Application, 1997.
     """
     relative_accuracy(scores, dense_scores, tasks)  # refuses what has no relative accuracy
-    means = resampled_means(paired_table([scores, dense_scores], tasks), tasks, resamples, seed)
-    return _percentile_interval(_relative(means[..., 0], means[..., 1]))
+    table = paired_table([scores, dense_scores], tasks)
+    drawn = resample(table, tasks, images, resamples, seed)
+    return percentile_interval(_relative(drawn.totals[..., 0], drawn.totals[..., 1]), drawn)
 
 
 def difference(
@@ -129,6 +120,7 @@ def difference(
     dense_scores: ArrayLike,
     tasks: Sequence[str],
     *,
+    images: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
@@ -139,6 +131,7 @@ def difference(
         other_scores: Score of the second schedule; the dense model's own is allowed.
         dense_scores: Score of the dense model, by which both are divided.
         tasks: Task of each sample.
+        images: Image of each sample, the same name in every task; None where each has its own.
         resamples: Bootstrap resamples.
         seed: Seed of the resampling.
 
@@ -149,7 +142,13 @@ def difference(
         DataError: As `relative_accuracy`.
     """
     family = differences(
-        scores, {"other": other_scores}, dense_scores, tasks, resamples=resamples, seed=seed
+        scores,
+        {"other": other_scores},
+        dense_scores,
+        tasks,
+        images=images,
+        resamples=resamples,
+        seed=seed,
     )
     return family["other"]
 
@@ -160,6 +159,7 @@ def differences(
     dense_scores: ArrayLike,
     tasks: Sequence[str],
     *,
+    images: Sequence[str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Difference]:
@@ -170,6 +170,7 @@ def differences(
         others: Scores of the schedules it is compared with, each `(samples,)`; one family.
         dense_scores: Score of the dense model, by which all are divided.
         tasks: Task of each sample.
+        images: Image of each sample, the same name in every task; None where each has its own.
         resamples: Bootstrap resamples.
         seed: Seed of the resampling.
 
@@ -183,16 +184,17 @@ def differences(
     own = relative_accuracy(scores, dense_scores, tasks)
     estimates = [own - relative_accuracy(others[name], dense_scores, tasks) for name in names]
     columns = [scores, dense_scores, *(others[name] for name in names)]
-    means = resampled_means(paired_table(columns, tasks), tasks, resamples, seed)
-    resampled_own = _relative(means[..., 0], means[..., 1])
+    drawn = resample(paired_table(columns, tasks), tasks, images, resamples, seed)
+    dense_totals = drawn.totals[..., 1]
+    resampled_own = _relative(drawn.totals[..., 0], dense_totals)
     resampled = [
-        resampled_own - _relative(means[..., 2 + column], means[..., 1])
+        resampled_own - _relative(drawn.totals[..., 2 + column], dense_totals)
         for column in range(len(names))
     ]
-    p_values = holm([_p_value(values) for values in resampled])
+    p_values = holm([two_sided_p_value(values, drawn) for values in resampled])
     family = {}
     for name, estimate, values, p_value in zip(names, estimates, resampled, p_values, strict=True):
-        interval = _percentile_interval(values)
+        interval = percentile_interval(values, drawn)
         excludes_zero = interval.low > 0 or interval.high < 0
         family[name] = Difference(
             estimate=estimate,
@@ -201,28 +203,6 @@ def differences(
             significant=excludes_zero and p_value < 1 - LEVEL,
         )
     return family
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of a family of p-values.
-
-    The k-th smallest of m p-values is multiplied by m - k + 1; corrected values never decrease with
-    the raw ones and stop at 1 [Holm1979].
-
-    Args:
-        p_values: Raw p-values, in any order.
-
-    Returns:
-        The corrected p-values, in the order given.
-
-    [Holm1979] Holm: A simple sequentially rejective multiple test procedure, 1979.
-    """
-    corrected = [1.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = largest
-    return corrected
 
 
 def _check_dense(dense_means: Scores, tasks: Sequence[str]) -> None:
@@ -234,20 +214,8 @@ def _check_dense(dense_means: Scores, tasks: Sequence[str]) -> None:
         )
 
 
-def _relative(means: Scores, dense_means: Scores) -> Scores:
+def _relative(totals: Scores, dense_totals: Scores) -> Scores:
     """Relative accuracy per resample; NaN where a tiny resample has no dense success."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where(dense_means > 0, means / dense_means, np.nan)
+        ratios = np.where(dense_totals > 0, totals / dense_totals, np.nan)
     return np.asarray(ratios.mean(axis=-1))
-
-
-def _percentile_interval(values: Scores) -> Interval:
-    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
-
-
-def _p_value(values: Scores) -> float:
-    """Two-sided p-value by inverting the percentile interval, never 0 (one count is added)."""
-    defined = values[~np.isnan(values)]
-    below, above = np.sum(defined <= 0), np.sum(defined >= 0)
-    return float(min(1.0, 2 * (1 + min(below, above)) / (1 + len(defined))))

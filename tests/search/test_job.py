@@ -12,6 +12,7 @@ import pytest
 
 from pruners import load_schedule
 from pruners.methods import METHODS
+from pruners.published import dense
 from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.command_line import run
@@ -20,6 +21,7 @@ from space import full_vocabulary
 from space.flops import price
 from space.parameters import Parameter
 from studies.results import read_results
+from studies.statistics import paired_interval
 
 PROGRAM = Path(__file__).parents[2] / "search" / "run.py"
 ANALYTIC = ("--model", "analytic")
@@ -66,6 +68,13 @@ def test_a_command_ends_in_a_schedule_that_was_confirmed_and_reported(
         scores = evaluator.score(as_measured(schedule, ANALYTIC_SHAPE), split, samples)
         assert measured.samples == len(samples)
         assert measured.accuracy == pytest.approx(scores.mean())
+        keys = evaluator.samples(split)
+        assert measured.interval_95 == paired_interval(
+            scores,
+            evaluator.score(dense(ANALYTIC_SHAPE), split, samples),
+            [key.task for key in keys],
+            images=[key.image for key in keys],
+        )
         assert measured.interval_95[0] < measured.relative_accuracy < measured.interval_95[1]
 
     (result,) = read_results(folder / "results.json")

@@ -64,6 +64,7 @@ def test_all_schedules_are_scored_on_the_same_samples_in_their_order() -> None:
     scores = score_split(Measurements(evaluator), schedules, "report", blocks.append)
     assert sum(blocks) == 500
     assert scores.tasks == tuple(sample.task for sample in evaluator.samples("report"))
+    assert scores.images == tuple(sample.image for sample in evaluator.samples("report"))
     measured = as_measured(schedules["searched"], ANALYTIC_SHAPE)
     expected = evaluator.score(measured, "report", range(500))
     assert scores.by_schedule["searched"].tolist() == expected.tolist()

@@ -145,6 +145,8 @@ def test_splits_are_disjoint_stratified_and_the_same_in_every_run(make: Make) ->
     assert keys == {split: again.samples(split) for split in SPLITS}
     names = [key.identifier for split in SPLITS for key in keys[split]]
     assert len(names) == len(set(names)) == 2 * 44
+    # Each made row is of another image, and no image counts as one of another task's.
+    assert len({key.image for split in SPLITS for key in keys[split]}) == 2 * 44
     strata = Counter(
         each.sample.stratum
         for each in evaluator._chosen_in("search")
