@@ -1,0 +1,153 @@
+"""A Gaussian process over schedules: what is known of those measured, guessed for the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+LENGTH_SCALES = (1.0, 2.0, 4.0)
+SIGNAL_SHARES = (0.5, 1.0, 2.0, 4.0)
+"""Variances that are tried, as multiples of the spread of the means that is not noise."""
+
+OWN_SHARE = 0.15
+"""Share of the variance that a schedule has for itself, whatever schedules like it are worth."""
+
+_FEWEST = 6  # schedules from which on length scale and variance are fitted
+_FALLBACK = (2.0, 2.0)
+_MOST_FITTED = 200  # schedules that these are fitted on: the cost is cubic
+_SMALLEST_VARIANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is believed of some candidates.
+
+    Attributes:
+        means: Expected values, `(candidates,)`.
+        covariance: Their covariance, `(candidates, candidates)`.
+    """
+
+    means: Vector
+    covariance: Matrix
+
+    @property
+    def deviations(self) -> Vector:
+        """Standard deviations, `(candidates,)`."""
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+    def draws(self, number: int, generator: np.random.Generator) -> Matrix:
+        """Draw what the candidates' values may be, all together.
+
+        Args:
+            number: Draws.
+            generator: Source of randomness.
+
+        Returns:
+            The values, `(number, candidates)`.
+        """
+        values, vectors = np.linalg.eigh(self.covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        normal = generator.standard_normal((number, len(self.means)))
+        drawn: Matrix = self.means + normal @ root.T
+        return drawn
+
+
+class Surrogate:
+    """A Gaussian process fitted to noisy means of schedules.
+
+    Its covariance is a Matern kernel (smoothness 3/2) of the features plus a part that every
+    schedule has for itself; the mean is constant and estimated by generalised least squares
+    [Rasmussen2006, sections 2.7 and 4.2]. Length scale and variance maximise the marginal
+    likelihood on a grid. The noise is known.
+
+    Args:
+        features: Features of the schedules, `(schedules, features)`.
+        means: Their measured means, `(schedules,)`.
+        variances: Variances of these, `(schedules,)`.
+
+    [Rasmussen2006] Rasmussen, Williams: Gaussian Processes for Machine Learning, 2006.
+    """
+
+    def __init__(self, features: Matrix, means: Vector, variances: Vector) -> None:
+        self._features = features
+        self.length_scale, self.variance = _hyperparameters(features, means, variances)
+        own = _covariance(features, features, self.length_scale, self.variance)
+        own[np.diag_indices_from(own)] += OWN_SHARE * self.variance + variances
+        self._factor = cho_factor(own, lower=True)
+        self.mean, self._weights = _constant_mean(self._factor, means)
+
+    def posterior(self, features: Matrix, measured: NDArray[np.intp]) -> Posterior:
+        """Say what is believed of candidates.
+
+        Args:
+            features: Features of the candidates, `(candidates, features)`.
+            measured: Which of the fitted schedules each candidate is, -1 for none, `(candidates,)`.
+
+        Returns:
+            The belief.
+        """
+        across = _covariance(features, self._features, self.length_scale, self.variance)
+        (places,) = np.nonzero(measured >= 0)
+        across[places, measured[places]] += OWN_SHARE * self.variance
+        prior = _covariance(features, features, self.length_scale, self.variance)
+        prior[np.diag_indices_from(prior)] += OWN_SHARE * self.variance
+        covariance = prior - across @ cho_solve(self._factor, across.T)
+        return Posterior(self.mean + across @ self._weights, covariance)
+
+    def expected(self, features: Matrix) -> tuple[Vector, Vector]:
+        """Return means and standard deviations of candidates that have not been measured.
+
+        Args:
+            features: Features of the candidates, `(candidates, features)`.
+
+        Returns:
+            Both, each `(candidates,)`; far cheaper than the whole belief.
+        """
+        across = _covariance(features, self._features, self.length_scale, self.variance)
+        explained = (across * cho_solve(self._factor, across.T).T).sum(axis=1)
+        deviations = np.sqrt(np.maximum(self.variance - explained, 0.0))
+        return self.mean + across @ self._weights, deviations
+
+
+def _covariance(some: Matrix, others: Matrix, length_scale: float, variance: float) -> Matrix:
+    """Return the covariance that features explain."""
+    squares = (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * some @ others.T
+    distances = np.sqrt(3 * np.maximum(squares, 0.0)) / length_scale
+    explained: Matrix = (1 - OWN_SHARE) * variance * (1 + distances) * np.exp(-distances)
+    return explained
+
+
+def _constant_mean(factor: tuple[Matrix, bool], means: Vector) -> tuple[float, Vector]:
+    """Return the best constant mean, and the weights of what remains."""
+    ones = cho_solve(factor, np.ones(len(means)))
+    mean = float(ones @ means / ones.sum())
+    return mean, cho_solve(factor, means - mean)
+
+
+def _hyperparameters(features: Matrix, means: Vector, variances: Vector) -> tuple[float, float]:
+    """Return length scale and variance."""
+    # Those tried last are the ones that decisions are between.
+    features, means, variances = (part[-_MOST_FITTED:] for part in (features, means, variances))
+    spread = max(float(means.var() - variances.mean()), _SMALLEST_VARIANCE)
+    if len(means) < _FEWEST:
+        return _FALLBACK[0], _FALLBACK[1] * spread
+    choices = [(scale, share * spread) for scale, share in product(LENGTH_SCALES, SIGNAL_SHARES)]
+    return max(choices, key=lambda choice: _likelihood(features, means, variances, *choice))
+
+
+def _likelihood(
+    features: Matrix, means: Vector, variances: Vector, length_scale: float, variance: float
+) -> float:
+    """Return the logarithm of the marginal likelihood, but for a constant."""
+    own = _covariance(features, features, length_scale, variance)
+    own[np.diag_indices_from(own)] += OWN_SHARE * variance + variances
+    factor = cho_factor(own, lower=True)
+    mean, weights = _constant_mean(factor, means)
+    return float(-0.5 * (means - mean) @ weights - np.log(np.diag(factor[0])).sum())
