@@ -44,7 +44,7 @@ from search.model_choice import choose_model, make_evaluator, target_shape
 from search.searching import search_schedule
 from search.selection import confirm, score_split
 from search.settings import SearchSettings
-from search.strategies import strategy_settings
+from search.strategies import make_strategy
 from space.budgets import Budget, parse_budget
 from space.coding import SearchSpace
 from space.flops import price
@@ -147,7 +147,7 @@ def benchmark_identity(
         budgets=(),
         space={"decoder_stages": stages},
         strategy={
-            **strategy_settings(settings.strategy),
+            **make_strategy(settings).identity(),
             **settings.model_dump(mode="json", exclude={"seed", "strategy"}),
         },
         seed=0,

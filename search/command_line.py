@@ -15,6 +15,7 @@ from pruners.errors import PrunetuneError
 from search.arguments import named_folders, repeat_options, split_list
 from search.display import Display
 from search.settings import CommandSettings, SearchSettings, checked_settings
+from search.strategies import describe_strategies
 from search.tasks.settings import TaskSettings
 
 DEFAULT_TIMEOUT = 240.0
@@ -75,7 +76,7 @@ def search(
         ),
     ] = "mission",
     strategy: Annotated[
-        str, typer.Option(help="How schedules are proposed: tpe, or random as a baseline.")
+        str, typer.Option(help=f"How schedules are chosen: {describe_strategies()}.")
     ] = _DEFAULTS.strategy,
     trials: Annotated[
         int, typer.Option(help="Trials per budget; a continued study counts those it has.")

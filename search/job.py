@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruners.errors import StudyError
+from pruners.errors import DataError, StudyError
 from pruners.files import save_schedule
 from pruners.published import dense
 from pruners.schedule import Provenance, Schedule, SplitEvidence
@@ -27,11 +27,13 @@ from search.export import (
 )
 from search.interruption import Interruption, SearchInterruptedError
 from search.measuring import Measurements, measured_share
-from search.outcomes import SearchOutcome, TrialReport
+from search.outcomes import Candidate, SearchOutcome, TrialReport
 from search.planning import Plan
-from search.searching import search_schedule
+from search.searching import search_schedules
 from search.selection import Scores, confirm, score_split
 from search.settings import SearchSettings
+from search.strategies import make_strategy
+from space.budgets import Budget
 from space.coding import SearchSpace
 from space.flops import price
 from studies.comparing import compare, split_evidence
@@ -47,6 +49,7 @@ _STOPPED = {
     "trials": "all trials are done",
     "timeout": "the time limit was reached",
     "evaluations": "the evaluations are used up",
+    "converged": "more trials promise nothing better",
     "interrupted": "interrupted",
 }
 
@@ -100,63 +103,83 @@ class Job:
             self._display.say(f"Continuing the study in {self._folder.path}")
         write_samples(self._plan.evaluator, self._folder.path)
         try:
-            for space in self._plan.spaces:
-                self._run_budget(space)
+            for spaces in self._searched_together():
+                self._run_budgets(spaces)
         except SearchInterruptedError:
             self._display.show("Interrupted; the same command continues this study.")
         write_study(self._folder.path, self._studies, self._results)
         self._show_results()
 
-    def _run_budget(self, space: SearchSpace) -> None:
-        study = self._folder.study(str(space.budget))
-        self._studies.append(study)
-        outcome = self._search(space, study)
+    def _searched_together(self) -> list[tuple[SearchSpace, ...]]:
+        """Divide the budgets into those that the strategy searches together."""
+        if make_strategy(self._settings).shares_budgets:
+            return [self._plan.spaces]
+        return [(space,) for space in self._plan.spaces]
+
+    def _run_budgets(self, spaces: Sequence[SearchSpace]) -> None:
+        studies = [self._folder.study(str(space.budget)) for space in spaces]
+        self._studies.extend(studies)
+        outcomes = self._search(spaces, studies)
+        for space, outcome in zip(spaces, outcomes, strict=True):
+            # Kept before anything else: from here on there is always a schedule to use. A continued
+            # study may have a confirmed one, which stays until there is another.
+            if outcome.incumbent is not None and not is_confirmed(self._schedule_path(space)):
+                self._save_unconfirmed(outcome.incumbent, space, outcome)
+        if any(outcome.stopped == "interrupted" for outcome in outcomes):
+            raise SearchInterruptedError
+        for space, study, outcome in zip(spaces, studies, outcomes, strict=True):
+            self._finish_budget(space, study, outcome)
+
+    def _finish_budget(
+        self, space: SearchSpace, study: optuna.Study, outcome: SearchOutcome
+    ) -> None:
+        """Confirm, report and save what was found at one budget."""
         if outcome.incumbent is None:
-            if outcome.stopped == "interrupted":
-                raise SearchInterruptedError
             raise StudyError(
                 f"no trial finished at {space.budget} ({_STOPPED[outcome.stopped]}); "
                 "give it more time with --timeout"
             )
-        # Kept before anything else: from here on there is always a schedule to use. A continued
-        # study may have a confirmed one, which stays until there is another.
-        if not is_confirmed(self._schedule_path(space)):
-            best, warning = outcome.incumbent.schedule, "It is the best so far: not yet confirmed."
-            self._save(best, space, outcome, ("search",), warning)
-        if outcome.stopped == "interrupted":
-            raise SearchInterruptedError
         winner = self._confirm(outcome)
-        result = self._report(winner, space, study, outcome)
-        self._results.append(result)
-        self._save(winner, space, outcome, SPLITS)
+        if len(winner.samples) < len(self._measurements.samples("search")):
+            # What the search saw of the winner made it the winner; the rest of the split did not.
+            self._score({SEARCHED: winner.schedule}, "search", "The winner on the search split")
+        self._results.append(self._report(winner.schedule, space, study, outcome))
+        evidence = {split: self._evidence(winner.schedule, split) for split in SPLITS}
+        self._save(winner.schedule, space, outcome, evidence)
 
-    def _search(self, space: SearchSpace, study: optuna.Study) -> SearchOutcome:
+    def _search(
+        self, spaces: Sequence[SearchSpace], studies: Sequence[optuna.Study]
+    ) -> tuple[SearchOutcome, ...]:
         display, settings = self._display, self._settings
         self._score({DENSE: self._dense()}, "search", "Dense model, search split")
-        with display.bar(f"Search at {space.budget}", settings.trials) as advance:
-            shown = 0
+        where = str(spaces[0].budget) if len(spaces) == 1 else f"{len(spaces)} budgets"
+        total = settings.trials * len(spaces)
+        with display.bar(f"Search at {where}", total) as advance:
+            finished: dict[Budget, int] = {}
 
             def on_trial(report: TrialReport) -> None:
-                nonlocal shown
                 status = f"best {report.best:.1%}, {report.distinct} feasible"
-                advance(report.finished - shown, status)
-                shown = report.finished
+                if len(spaces) > 1:
+                    status = f"{report.budget}: {status}"
+                advance(report.finished - finished.get(report.budget, 0), status)
+                finished[report.budget] = report.finished
 
-            outcome = search_schedule(
-                self._measurements, space, settings, study=study, on_trial=on_trial
+            outcomes = search_schedules(
+                self._measurements, spaces, settings, studies=studies, on_trial=on_trial
             )
-        display.say(
-            f"Search at {space.budget}: {outcome.trials} trials, {outcome.evaluations} samples "
-            f"scored, {outcome.seconds:.0f} s; {_STOPPED[outcome.stopped]}"
-        )
-        return outcome
+        for space, outcome in zip(spaces, outcomes, strict=True):
+            display.say(
+                f"Search at {space.budget}: {outcome.trials} trials, {outcome.evaluations} samples "
+                f"scored, {outcome.seconds:.0f} s; {_STOPPED[outcome.stopped]}"
+            )
+        return outcomes
 
-    def _confirm(self, outcome: SearchOutcome) -> Schedule:
+    def _confirm(self, outcome: SearchOutcome) -> Candidate:
         """Choose among the best few on samples that the search never saw."""
         candidates = outcome.candidates[: self._settings.candidates]
         total = len(self._measurements.samples("confirm"))
         with self._display.bar(f"Confirm the best {len(candidates)}", total) as advance:
-            return confirm(self._measurements, candidates, advance).schedule
+            return confirm(self._measurements, candidates, advance)
 
     def _report(
         self, winner: Schedule, space: SearchSpace, study: optuna.Study, outcome: SearchOutcome
@@ -186,16 +209,26 @@ class Job:
             },
         )
 
+    def _save_unconfirmed(
+        self, best: Candidate, space: SearchSpace, outcome: SearchOutcome
+    ) -> None:
+        """Write the best of a search with what is known of it; nothing is measured for that."""
+        try:
+            evidence = {"search": self._evidence(best.schedule, "search", best.samples)}
+        except DataError:
+            evidence = {}  # on so few samples that dense answers nothing right on a task
+        warning = "It is the best so far: not yet confirmed."
+        self._save(best.schedule, space, outcome, evidence, warning)
+
     def _save(
         self,
         schedule: Schedule,
         space: SearchSpace,
         outcome: SearchOutcome,
-        splits: tuple[str, ...],
+        evidence: Mapping[str, SplitEvidence],
         warning: str = "",
     ) -> None:
-        """Write a schedule with what was measured on some splits; all scores are known by now."""
-        evidence = {split: self._evidence(schedule, split) for split in splits}
+        """Write a schedule with what was measured, by split."""
         provenance = Provenance(
             origin="search",
             study=self._folder.path.name,
@@ -215,9 +248,12 @@ class Job:
     def _schedule_path(self, space: SearchSpace) -> Path:
         return self._folder.path / schedule_file(space.budget, self._plan.budgets)
 
-    def _evidence(self, schedule: Schedule, split: str) -> SplitEvidence:
+    def _evidence(
+        self, schedule: Schedule, split: str, samples: Sequence[int] | None = None
+    ) -> SplitEvidence:
+        """Sum up what is known of a schedule on a split, or on some of its samples."""
         schedules = {SEARCHED: schedule, DENSE: self._dense()}
-        scores = score_split(self._measurements, schedules, split)
+        scores = score_split(self._measurements, schedules, split, indices=samples)
         own, reference = scores.by_schedule[SEARCHED], scores.by_schedule[DENSE]
         return split_evidence(own, reference, scores.tasks, scores.images)
 

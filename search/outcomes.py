@@ -6,25 +6,29 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruners.schedule import Schedule
+from space.budgets import Budget
 
-Stopped = Literal["trials", "timeout", "evaluations", "interrupted"]
+Stopped = Literal["trials", "timeout", "evaluations", "converged", "interrupted"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A schedule that was scored on every sample of the search split.
+    """A schedule that a search found good.
 
     Attributes:
         schedule: The schedule, for the target and priced there.
         measured: The same as the measured model runs it.
-        value: Its relative accuracy on the search split.
+        value: Its relative accuracy on the samples that it was scored on; the mean over their
+            blocks unless these are the whole search split.
         trial: Number of its trial.
+        samples: Indices of those samples in the search split.
     """
 
     schedule: Schedule
     measured: Schedule
     value: float
     trial: int
+    samples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,18 @@ class TrialReport:
     """What is known after a trial, for whoever watches.
 
     Attributes:
-        finished: Trials of the study so far.
-        value: Relative accuracy of this trial; a prediction when it was raced out.
-        best: Relative accuracy of the incumbent.
-        distinct: Schedules that were scored so far; all of them meet the budget.
-        samples: Samples that this trial was scored on.
+        budget: The trial's budget.
+        finished: Trials at this budget so far.
+        value: What the study was told: the mean of the strategy's signal, a prediction when the
+            trial was raced out.
+        best: Relative accuracy of the best schedule among those scored on the most samples.
+        distinct: Schedules that were scored at this budget so far and meet it.
+        samples: Samples that this schedule has been scored on.
         raced_out: Whether it left the race.
         duplicate: Whether it behaves as an earlier trial, and cost nothing.
     """
 
+    budget: Budget
     finished: int
     value: float
     best: float
@@ -55,12 +62,12 @@ class SearchOutcome:
     """What a search found.
 
     Attributes:
-        candidates: Schedules scored on the whole search split, best first, none of them twice.
+        candidates: What its strategy holds for best, best first, none of them twice.
         trials: Trials that the study has finished.
         evaluations: Samples scored by its trials; duplicates cost none, dense is not counted.
-        seconds: Wall-clock time of this call.
-        stopped: Why it ended: enough trials, the time or the evaluations were used up, or the user
-            interrupted it.
+        seconds: Wall-clock time that this call spent on it.
+        stopped: Why it ended: enough trials, the time or the evaluations were used up, the strategy
+            expected nothing of more trials, or the user interrupted it.
     """
 
     candidates: tuple[Candidate, ...]
@@ -71,5 +78,5 @@ class SearchOutcome:
 
     @property
     def incumbent(self) -> Candidate | None:
-        """The best schedule on the search split; None when no trial has finished."""
+        """The best schedule on the search split; None when there is none yet."""
         return self.candidates[0] if self.candidates else None

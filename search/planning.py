@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from pruners.errors import BudgetError
 from pruners.shape import Shape
 from search.evaluators import SPLITS, Evaluator
 from search.export import budget_slug, versions
 from search.model_choice import ModelChoice, choose_model, make_evaluator, target_shape
 from search.racing import P_THRESHOLD, STARTUP_BLOCKS
-from search.settings import CommandSettings, SpaceSize
-from search.strategies import strategy_settings
+from search.settings import CommandSettings, SearchSettings, SpaceSize
+from search.strategies import make_strategy
+from search.strategies.base import Strategy
 from space.budgets import Budget, parse_budget
 from space.coding import SearchSpace
 from space.full_vocabulary import FullVocabulary
@@ -84,13 +87,16 @@ def make_plan(settings: CommandSettings) -> Plan:
         )
         for budget in budgets
     )
+    strategy = make_strategy(settings.search)
+    for space in spaces:
+        strategy.space(space)  # refuses a space that it cannot search
     name = settings.study or _study_name(target, budgets, settings)
     return Plan(
         choice=choice,
         evaluator=evaluator,
         target=target,
         spaces=spaces,
-        identity=_identity(settings, evaluator, target, spaces),
+        identity=_identity(settings, strategy, evaluator, target, spaces),
         folder=settings.out / name,
     )
 
@@ -110,6 +116,7 @@ def _study_name(target: Shape, budgets: tuple[Budget, ...], settings: CommandSet
 
 def _identity(
     settings: CommandSettings,
+    strategy: Strategy,
     evaluator: Evaluator,
     target: Shape,
     spaces: tuple[SearchSpace, ...],
@@ -141,14 +148,22 @@ def _identity(
             },
         },
         strategy={
-            **strategy_settings(search.strategy),
+            **strategy.identity(),
             "published_first": search.starts_with_published,
             "block_size": search.block_size,
             "samples": search.samples,
             "confirm_samples": search.confirm_samples,
+            **_samples_per_trial(search),
             "p_threshold": P_THRESHOLD,
             "startup_blocks": STARTUP_BLOCKS,
         },
         seed=search.seed,
         versions=versions(),
     )
+
+
+def _samples_per_trial(search: SearchSettings) -> dict[str, JsonValue]:
+    """Name the samples of a trial where they were chosen; older studies lack the field."""
+    if search.samples_per_trial is None:
+        return {}
+    return {"samples_per_trial": search.samples_per_trial}

@@ -1,40 +1,34 @@
-"""The search of one budget: an Optuna study whose trials are raced over blocks of samples."""
+"""The search of one budget or several: a strategy proposes, blocks of samples are measured."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pruners.errors import DataError
-from pruners.published import dense
-from pruners.schedule import Schedule
-from search.first_trials import first_points
+from search.block_measuring import BlockMeter
 from search.interruption import SearchInterruptedError
-from search.measuring import Measurements, as_measured
+from search.measuring import Measurements
 from search.outcomes import Candidate, SearchOutcome, Stopped, TrialReport
-from search.racing import block_accuracy, has_lost, make_blocks, predicted_value
+from search.search_history import (
+    BLOCKS_ATTRIBUTE,
+    DUPLICATE_ATTRIBUTE,
+    RACED_OUT_ATTRIBUTE,
+    SearchHistory,
+)
 from search.settings import SearchSettings
-from search.strategies import make_sampler
+from search.strategies import make_strategy
+from search.strategies.base import Proposal, SearchState, Strategy
+from search.trial_running import TrialRunner
 from space.coding import SearchSpace
-from space.parameters import Dimension, Parameter, Value
-from studies.records import ORIGIN_ATTRIBUTE, note_samples, note_schedule
-from studies.statistics import relative_accuracy, task_accuracies
+from space.parameters import check_point
+from studies.records import ORIGIN_ATTRIBUTE
 
 if TYPE_CHECKING:
     import optuna
 
-MEASURED_ATTRIBUTE = "measured_hash"
-"""User attribute of a trial: content hash of its schedule as the model measures it."""
-
-RACED_OUT_ATTRIBUTE = "raced_out"
-"""User attribute of a trial that left the race; its value is a prediction."""
-
-DUPLICATE_ATTRIBUTE = "duplicate_of"
-"""User attribute of a trial that behaves as an earlier one: the number of that trial."""
+OnTrial = Callable[[TrialReport], None]
+"""Called after every trial."""
 
 
 def search_schedule(
@@ -43,7 +37,8 @@ def search_schedule(
     settings: SearchSettings,
     *,
     study: optuna.Study | None = None,
-    on_trial: Callable[[TrialReport], None] = lambda report: None,
+    strategy: Strategy | None = None,
+    on_trial: OnTrial = lambda report: None,
 ) -> SearchOutcome:
     """Search the schedule of one budget with the highest relative accuracy on the search split.
 
@@ -52,6 +47,7 @@ def search_schedule(
         space: The schedules to search, all of which meet the budget.
         settings: How to search.
         study: The study to continue; a new one in memory when None. Its sampler is set here.
+        strategy: How schedules are chosen; the strategy that the settings name when None.
         on_trial: Called after every trial.
 
     Returns:
@@ -60,222 +56,238 @@ def search_schedule(
 
     Raises:
         DataError: The dense model scores 0 on a task, so that nothing is relative to it.
+        SettingsError: The strategy cannot search this space.
         PrunetuneError: The evaluator fails.
     """
-    started = time.monotonic()
-    if study is None:
-        study = _study_in_memory()
-    race = _Race(measurements, space, settings)
-    first = first_points(space) if settings.starts_with_published else {}
-
-    def stop_reason() -> Stopped | None:
-        if len(race.finished) >= settings.trials:
-            return "trials"
-        if settings.timeout is not None and time.monotonic() - started >= settings.timeout:
-            return "timeout"
-        if settings.evaluations is not None and race.evaluations >= settings.evaluations:
-            return "evaluations"
-        return None
-
-    race.load(study)
-    try:
-        race.score_dense()
-        while (stopped := stop_reason()) is None:
-            _enqueue_next(study, first, race.finished)
-            study.sampler = make_sampler(settings.strategy, settings.seed, len(race.finished))
-            on_trial(race.run_trial(study))
-    except SearchInterruptedError:
-        stopped = "interrupted"
-    return SearchOutcome(
-        candidates=race.candidates(),
-        trials=len(race.finished),
-        evaluations=race.evaluations,
-        seconds=time.monotonic() - started,
-        stopped=stopped,
+    studies = None if study is None else (study,)
+    (outcome,) = search_schedules(
+        measurements, (space,), settings, studies=studies, strategy=strategy, on_trial=on_trial
     )
+    return outcome
 
 
-class _Race:
-    """Runs the trials of one budget and knows those that have finished."""
+def search_schedules(
+    measurements: Measurements,
+    spaces: Sequence[SearchSpace],
+    settings: SearchSettings,
+    *,
+    studies: Sequence[optuna.Study] | None = None,
+    strategy: Strategy | None = None,
+    on_trial: OnTrial = lambda report: None,
+) -> tuple[SearchOutcome, ...]:
+    """Search the best schedule of each of several budgets.
+
+    A strategy that shares budgets gets them in turn, the one with the fewest trials first, and
+    spends as much on all of them as the settings allow each. Other strategies search one budget
+    after the other.
+
+    Args:
+        measurements: Scores of the measured model; what they already know costs nothing.
+        spaces: The schedules to search, one space per budget.
+        settings: How to search each.
+        studies: The study of each budget to continue; new ones in memory when None. Their samplers
+            are set here.
+        strategy: How schedules are chosen; the strategy that the settings name when None.
+        on_trial: Called after every trial.
+
+    Returns:
+        What was found at each budget, in their order; when `measurements` raises
+        `SearchInterruptedError`, what was found until then.
+
+    Raises:
+        DataError: The dense model scores 0 on a task, so that nothing is relative to it.
+        SettingsError: The strategy cannot search a space.
+        PrunetuneError: The evaluator fails.
+    """
+    chosen = strategy or make_strategy(settings)
+    meter = BlockMeter(measurements, chosen.signal, settings.block_size, settings.seed)
+    if studies is None:
+        studies = [_study_in_memory() for _ in spaces]
+    searches = [
+        _BudgetSearch(study, space, chosen.space(space), chosen, meter, settings.seed)
+        for space, study in zip(spaces, studies, strict=True)
+    ]
+    together = [searches] if chosen.shares_budgets else [[search] for search in searches]
+    try:
+        meter.score_dense()
+        for pool in together:
+            _run_together(pool, settings, on_trial)
+    except SearchInterruptedError:
+        for search in searches:
+            search.stopped = search.stopped or "interrupted"
+    return tuple(search.outcome() for search in searches)
+
+
+def _run_together(
+    pool: Sequence[_BudgetSearch], settings: SearchSettings, on_trial: OnTrial
+) -> None:
+    """Search budgets in turn until what they share is used up."""
+    started = time.monotonic()
+    trials = settings.trials * len(pool)
+    timeout = None if settings.timeout is None else settings.timeout * len(pool)
+    limit = None if settings.evaluations is None else settings.evaluations * len(pool)
+    while running := [search for search in pool if search.stopped is None]:
+        for search in pool:
+            search.history.refresh()
+        spent = sum(search.history.evaluations for search in pool)
+        stopped: Stopped | None = None
+        if sum(len(search.history.finished) for search in pool) >= trials:
+            stopped = "trials"
+        elif timeout is not None and time.monotonic() - started >= timeout:
+            stopped = "timeout"
+        elif limit is not None and limit - spent < min(running[0].block_sizes):
+            stopped = "evaluations"
+        if stopped is None:
+            search = min(running, key=lambda each: len(each.history.finished))
+            others = tuple(each.state(limit) for each in pool if each is not search)
+            room = None if limit is None else limit - spent
+            report, stopped = search.run_trial(limit, others, room)
+            if report is not None:
+                on_trial(report)
+        if stopped == "converged":
+            search.stopped = stopped
+        elif stopped is not None:
+            for each in running:
+                each.stopped = stopped
+
+
+class _BudgetSearch:
+    """The search of one budget under way."""
 
     def __init__(
-        self, measurements: Measurements, space: SearchSpace, settings: SearchSettings
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        own_space: SearchSpace,
+        strategy: Strategy,
+        meter: BlockMeter,
+        seed: int,
     ) -> None:
-        self._measurements = measurements
-        self._space = space
-        self._tasks = np.array(measurements.tasks("search"))
-        self._blocks = make_blocks(self._tasks.tolist(), settings.block_size, settings.seed)
-        self._dense_scores = np.empty(0)
-        self._dense_accuracies: dict[str, float] = {}
-        self.finished: list[optuna.trial.FrozenTrial] = []
+        from optuna.samplers import RandomSampler
 
-    def load(self, study: optuna.Study) -> None:
-        """Take over the trials that the study has finished."""
-        from optuna.trial import TrialState
+        # For trials whose point is given; strategies that need a sampler set their own.
+        study.sampler = RandomSampler(seed=seed)
+        self.history = SearchHistory(study, own_space, space.budget, meter.sizes)
+        self.block_sizes = meter.sizes
+        self.stopped: Stopped | None = None
+        self._strategy = strategy
+        self._meter = meter
+        self._seed = seed
+        self._runner = TrialRunner(meter, self.history, races=strategy.races)
+        self._seconds = 0.0
 
-        self.finished = list(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    def state(self, limit: int | None, others: tuple[SearchState, ...] = ()) -> SearchState:
+        """Put together what the strategy may know."""
+        return self.history.state(self._seed, limit, others)
 
-    @property
-    def evaluations(self) -> int:
-        """Samples scored by finished trials; duplicates cost none."""
-        return sum(
-            len(block)
-            for trial in self.finished
-            if DUPLICATE_ATTRIBUTE not in trial.user_attrs
-            for block in self._blocks[: len(trial.intermediate_values)]
-        )
+    def run_trial(
+        self, limit: int | None, others: tuple[SearchState, ...], room: int | None
+    ) -> tuple[TrialReport | None, Stopped | None]:
+        """Let the strategy choose, measure, and keep the result in the study.
 
-    def score_dense(self) -> None:
-        """Score the model without pruning, to which everything is relative."""
-        schedule = dense(self._measurements.evaluator.shape)
-        scores = np.empty(len(self._tasks))
-        for block in self._blocks:
-            scores[block] = self._measurements.scores(schedule, "search", block)
-        self._dense_scores = scores
-        self._dense_accuracies = task_accuracies(scores, self._tasks.tolist())
-        failed = [task for task, accuracy in self._dense_accuracies.items() if accuracy <= 0]
-        if failed:
-            raise DataError(
-                f"the dense model answers nothing right on {', '.join(failed)}, so that no "
-                "schedule can be rated there; use another model or other tasks"
-            )
+        Args:
+            limit: Samples that trials may score in all.
+            others: States of the budgets that share it.
+            room: Samples of it that are left.
 
-    def run_trial(self, study: optuna.Study) -> TrialReport:
-        """Propose a schedule, score it, and keep the result in the study."""
-        from optuna.trial import TrialState
-
-        trial = study.ask()
+        Returns:
+            What came out, None when nothing was measured; and why the search ends, if it does.
+        """
+        started = time.monotonic()
         try:
-            value = self._score_trial(trial)
+            return self._run_trial(self.state(limit, others), room)
+        finally:
+            self._seconds += time.monotonic() - started
+
+    def _run_trial(
+        self, state: SearchState, room: int | None
+    ) -> tuple[TrialReport | None, Stopped | None]:
+        from optuna.trial import TrialState
+
+        proposal = self._strategy.propose(state)
+        if proposal is None:
+            return None, "converged"
+        study = self.history.study
+        trial = self._ask(proposal) if isinstance(proposal, Proposal) else proposal
+        try:
+            wanted = trial.user_attrs.get(BLOCKS_ATTRIBUTE, self._strategy.blocks_of_a_trial(state))
+            result = self._runner.run(trial, max(1, min(wanted, len(self.block_sizes))), room)
         except BaseException:
             # Its place in the study stays free: the next run proposes the same schedule again.
             study.tell(trial, state=TrialState.FAIL)
             raise
-        frozen = study.tell(trial, value)
-        self.finished.append(frozen)
+        stopped: Stopped | None = "evaluations" if result.out_of_samples else None
+        if result.value is None:
+            study.tell(trial, state=TrialState.FAIL)
+            return None, stopped
+        frozen = study.tell(trial, result.value)
+        self.history.refresh()
+        return self._report(frozen, result.value), stopped
+
+    def outcome(self) -> SearchOutcome:
+        """Sum up what was found."""
+        assert self.stopped is not None  # asked for when it has ended
+        return SearchOutcome(
+            candidates=self._candidates(),
+            trials=len(self.history.finished),
+            evaluations=self.history.evaluations,
+            seconds=self._seconds,
+            stopped=self.stopped,
+        )
+
+    def _ask(self, proposal: Proposal) -> optuna.Trial:
+        """Make a trial of a proposal, or take up one that an ended process has left.
+
+        A process that was killed leaves what the strategy would propose now.
+        """
+        from optuna.trial import TrialState
+
+        study = self.history.study
+        check_point(proposal.point, self.history.space.parameters)
+        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            attributes: dict[str, int | str] = {BLOCKS_ATTRIBUTE: proposal.blocks}
+            if proposal.origin is not None:
+                attributes[ORIGIN_ATTRIBUTE] = proposal.origin
+            study.enqueue_trial(dict(proposal.point), user_attrs=attributes)
+        return study.ask()
+
+    def _report(self, frozen: optuna.trial.FrozenTrial, value: float) -> TrialReport:
+        history = self.history
+        tried = history.tried
+        blocks = max((each.blocks for each in tried if not each.raced_out), default=0)
+        best = history.best(blocks)
+        if best is None:
+            accuracy = float("nan")  # nothing that meets the budget is known on so many blocks
+        else:
+            accuracy = best.estimate if self._meter.signal == "accuracy" else best.accuracies.mean()
         return TrialReport(
-            finished=len(self.finished),
+            budget=history.budget,
+            finished=len(history.finished),
             value=value,
-            best=max(map(_value, self.finished)),
-            distinct=sum(DUPLICATE_ATTRIBUTE not in trial.user_attrs for trial in self.finished),
-            samples=self._samples(len(frozen.intermediate_values)),
+            best=float(accuracy),
+            distinct=sum(each.within_budget for each in tried),
+            samples=sum(self.block_sizes[: len(frozen.intermediate_values)]),
             raced_out=RACED_OUT_ATTRIBUTE in frozen.user_attrs,
             duplicate=DUPLICATE_ATTRIBUTE in frozen.user_attrs,
         )
 
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Schedules that were scored on every sample, best first; equals in order of trial."""
-        complete = [
-            trial
-            for trial in self.finished
-            if not {RACED_OUT_ATTRIBUTE, DUPLICATE_ATTRIBUTE} & trial.user_attrs.keys()
-        ]
-        complete.sort(key=lambda trial: (-_value(trial), trial.number))
-        return tuple(self._candidate(trial) for trial in complete)
-
-    def _candidate(self, trial: optuna.trial.FrozenTrial) -> Candidate:
-        schedule = self._space.decode(trial.params)
-        measured = as_measured(schedule, self._measurements.evaluator.shape)
-        return Candidate(schedule, measured, _value(trial), trial.number)
-
-    def _score_trial(self, trial: optuna.Trial) -> float:
-        point = {dimension.name: _suggest(trial, dimension) for dimension in self._space.parameters}
-        schedule = self._space.decode(point)
-        measured = as_measured(schedule, self._measurements.evaluator.shape)
-        note_schedule(trial, schedule)
-        trial.set_user_attr(MEASURED_ATTRIBUTE, measured.content_hash)
-        twin = self._twin(measured)
-        if twin is not None:
-            return self._repeat(trial, twin)
-        scores = np.empty(len(self._tasks))
-        values: list[float] = []
-        best = self._best()
-        for number, block in enumerate(self._blocks[:-1]):
-            scores[block] = self._measurements.scores(measured, "search", block)
-            values.append(self._report_block(trial, number, scores))
-            if best is not None and has_lost(values, best.intermediate_values):
-                note_samples(trial, self._samples(len(values)))
-                trial.set_user_attr(RACED_OUT_ATTRIBUTE, True)
-                # Returned, not raised as TrialPruned: Optuna would then take the last block's
-                # accuracy for the trial's value.
-                return predicted_value(values, best.intermediate_values, _value(best))
-        last = len(self._blocks) - 1
-        scores[self._blocks[last]] = self._measurements.scores(
-            measured, "search", self._blocks[last]
+    def _candidates(self) -> tuple[Candidate, ...]:
+        by_accuracy = self._meter.signal == "accuracy"
+        ranking = self._strategy.ranking(self.state(None))
+        samples = {blocks: self._meter.samples(blocks) for blocks in {t.blocks for t in ranking}}
+        return tuple(
+            Candidate(
+                schedule=tried.schedule,
+                measured=self._meter.measurements.measured_form(tried.schedule),
+                value=tried.estimate if by_accuracy else float(tried.accuracies.mean()),
+                trial=tried.trial,
+                samples=samples[tried.blocks],
+            )
+            for tried in ranking
         )
-        self._report_block(trial, last, scores)
-        note_samples(trial, len(scores))
-        return relative_accuracy(scores, self._dense_scores, self._tasks.tolist())
-
-    def _best(self) -> optuna.trial.FrozenTrial | None:
-        """The finished trial with the highest value, None before the first."""
-        return max(self.finished, key=_value, default=None)
-
-    def _twin(self, measured: Schedule) -> optuna.trial.FrozenTrial | None:
-        """The finished trial that behaves as this schedule, if there is one."""
-        measured_hash = measured.content_hash
-        for trial in self.finished:
-            attributes = trial.user_attrs
-            if (
-                attributes.get(MEASURED_ATTRIBUTE) == measured_hash
-                and DUPLICATE_ATTRIBUTE not in attributes
-            ):
-                return trial
-        return None
-
-    def _repeat(self, trial: optuna.Trial, twin: optuna.trial.FrozenTrial) -> float:
-        """Give a duplicate what its twin has, at no cost."""
-        # Optuna may call either of them its best trial, and races others against its blocks.
-        for block, value in twin.intermediate_values.items():
-            trial.report(value, block)
-        note_samples(trial, self._samples(len(twin.intermediate_values)))
-        trial.set_user_attr(DUPLICATE_ATTRIBUTE, twin.number)
-        if RACED_OUT_ATTRIBUTE in twin.user_attrs:
-            trial.set_user_attr(RACED_OUT_ATTRIBUTE, True)
-        return _value(twin)
-
-    def _report_block(self, trial: optuna.Trial, number: int, scores: NDArray[np.float64]) -> float:
-        block = self._blocks[number]
-        value = block_accuracy(scores[block], self._tasks[block].tolist(), self._dense_accuracies)
-        trial.report(value, number)
-        return value
-
-    def _samples(self, blocks: int) -> int:
-        return sum(len(block) for block in self._blocks[:blocks])
-
-
-def _suggest(trial: optuna.Trial, dimension: Dimension) -> Value:
-    """Let the sampler propose a value."""
-    if isinstance(dimension, Parameter):
-        return trial.suggest_float(dimension.name, dimension.low, dimension.high)
-    return trial.suggest_categorical(dimension.name, dimension.options)
-
-
-def _value(trial: optuna.trial.FrozenTrial) -> float:
-    value = trial.value
-    assert value is not None  # complete trials have one
-    return value
 
 
 def _study_in_memory() -> optuna.Study:
     import optuna
 
     return optuna.create_study(direction="maximize")
-
-
-def _enqueue_next(
-    study: optuna.Study,
-    first: Mapping[str, dict[str, Value]],
-    finished: Sequence[optuna.trial.FrozenTrial],
-) -> None:
-    """Put the next of the points that a study begins with at its head, if one is missing.
-
-    One at a time: after an interruption the others would otherwise be tried before it.
-    """
-    from optuna.trial import TrialState
-
-    done = {trial.user_attrs.get(ORIGIN_ATTRIBUTE) for trial in finished}
-    missing = [name for name in first if name not in done]
-    if missing and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        name = missing[0]
-        study.enqueue_trial(first[name], user_attrs={ORIGIN_ATTRIBUTE: name})

@@ -40,30 +40,39 @@ def score_split(
     schedules: Mapping[str, Schedule],
     split: str,
     on_block: Callable[[int], None] = lambda samples: None,
+    indices: Sequence[int] | None = None,
 ) -> Scores:
-    """Score schedules on a whole split, block by block.
+    """Score schedules on a split, block by block.
 
     Args:
         measurements: Scores of the measured model.
         schedules: Schedules by name, of any depth.
         split: Name of the split.
         on_block: Called with the number of samples after each block that all have been scored on.
+        indices: Indices of the samples to score; all of the split's when None.
 
     Returns:
-        The scores.
+        The scores, in that order.
 
     Raises:
         PrunetuneError: The evaluator cannot score a schedule.
     """
     measured = {name: measurements.measured_form(schedule) for name, schedule in schedules.items()}
     tasks = measurements.tasks(split)
-    scores = {name: np.empty(len(tasks)) for name in schedules}
-    for start in range(0, len(tasks), BLOCK):
-        block = range(start, min(start + BLOCK, len(tasks)))
+    asked = list(range(len(tasks)) if indices is None else indices)
+    scores = {name: np.empty(len(asked)) for name in schedules}
+    for start in range(0, len(asked), BLOCK):
+        block = asked[start : start + BLOCK]
         for name, schedule in measured.items():
-            scores[name][block] = measurements.scores(schedule, split, block)
+            scores[name][start : start + BLOCK] = measurements.scores(schedule, split, block)
         on_block(len(block))
-    return Scores(split, tuple(tasks), tuple(measurements.images(split)), scores)
+    images = measurements.images(split)
+    return Scores(
+        split,
+        tasks=tuple(tasks[index] for index in asked),
+        images=tuple(images[index] for index in asked),
+        by_schedule=scores,
+    )
 
 
 def confirm(

@@ -9,28 +9,29 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pruners.errors import SettingsError
+from search.strategies import STRATEGIES
 from search.tasks.settings import TaskSettings
-
-Strategy = Literal["tpe", "random"]
 
 SpaceSize = Literal["mission", "full"]
 """The two sizes of the search space."""
 
 
 class SearchSettings(BaseModel):
-    """How one budget is searched.
+    """How one budget is searched; budgets searched together share what each of them may spend.
 
     Attributes:
-        strategy: ``"tpe"`` (Optuna's tree-structured Parzen estimator) or ``"random"``, the
-            independent baseline.
+        strategy: One of `search.strategies.STRATEGIES`, by name.
         trials: Trials of the finished study; a continued study counts those it has.
         timeout: Seconds after which no new trial starts, in this process; None for no limit.
-        evaluations: Samples scored by trials after which no new trial starts; None for no limit.
+        evaluations: Most samples that trials score; a block that does not fit any more is not
+            begun. None for no limit.
         seed: Seed of the sampler and of the order of the samples.
         block_size: Samples per block of the race.
         samples: Samples of the search split that are used, the same for every schedule; None for
             all of them.
         confirm_samples: The same for the confirm split.
+        samples_per_trial: Samples that every trial is measured on, rounded to whole blocks, for
+            strategies that measure all trials alike; None for the whole search split.
         published_first: Whether the first trials are the published schedules at the same budget;
             None means yes, except for the random baseline, which is told nothing.
         candidates: How many of the best trials are scored on the confirm split.
@@ -38,7 +39,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strategy: Strategy = "tpe"
+    strategy: str = "tpe"
     trials: int = Field(default=100, ge=1)
     timeout: float | None = Field(default=None, gt=0)
     evaluations: int | None = Field(default=None, ge=1)
@@ -46,8 +47,16 @@ class SearchSettings(BaseModel):
     block_size: int = Field(default=50, ge=1)
     samples: int | None = Field(default=None, ge=1)
     confirm_samples: int | None = Field(default=None, ge=1)
+    samples_per_trial: int | None = Field(default=None, ge=1)
     published_first: bool | None = None
     candidates: int = Field(default=5, ge=1)
+
+    @field_validator("strategy")
+    @classmethod
+    def _check_strategy_exists(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"expected one of {', '.join(STRATEGIES)}")
+        return name
 
     @property
     def limits(self) -> dict[str, int]:

@@ -1,5 +1,82 @@
 """Strategies: how the schedules of a search are chosen."""
 
-from search.strategies.samplers import make_sampler, strategy_settings
+from __future__ import annotations
 
-__all__ = ["make_sampler", "strategy_settings"]
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from search.strategies.base import Strategy
+from search.strategies.samplers import (
+    CmaEs,
+    GaussianProcess,
+    Nsga2,
+    RandomSearch,
+    SamplerStrategy,
+    Tpe,
+)
+
+if TYPE_CHECKING:
+    from search.settings import SearchSettings
+
+__all__ = ["STRATEGIES", "StrategyEntry", "describe_strategies", "make_strategy"]
+
+
+@dataclass(frozen=True)
+class StrategyEntry:
+    """A strategy that users can choose.
+
+    Attributes:
+        description: What it does, in a few words, for the help.
+        make: Makes it from the settings of a search.
+    """
+
+    description: str
+    make: Callable[[SearchSettings], Strategy]
+
+
+def _sampled(kind: type[SamplerStrategy]) -> Callable[[SearchSettings], Strategy]:
+    """Say how a strategy of Optuna's is made."""
+
+    def make(settings: SearchSettings) -> Strategy:
+        return kind(
+            published_first=settings.starts_with_published,
+            samples_per_trial=settings.samples_per_trial,
+        )
+
+    return make
+
+
+# Modules of strategies import Optuna, SciPy and torch where they need them, so that naming the
+# strategies in the help costs nothing.
+STRATEGIES: Mapping[str, StrategyEntry] = MappingProxyType(
+    {
+        "tpe": StrategyEntry("Parzen estimator, with racing", _sampled(Tpe)),
+        "random": StrategyEntry("random search with racing, a baseline", _sampled(RandomSearch)),
+        "gp": StrategyEntry("Optuna's Gaussian process", _sampled(GaussianProcess)),
+        "cmaes": StrategyEntry("Optuna's CMA-ES, on numbers only", _sampled(CmaEs)),
+        "nsga2": StrategyEntry("Optuna's genetic algorithm NSGA-II", _sampled(Nsga2)),
+    }
+)
+"""Strategies by the name that users choose them by, the default first."""
+
+
+def make_strategy(settings: SearchSettings) -> Strategy:
+    """Make the strategy that settings name.
+
+    Args:
+        settings: Settings of a search.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        SettingsError: A package that it needs is missing.
+    """
+    return STRATEGIES[settings.strategy].make(settings)
+
+
+def describe_strategies() -> str:
+    """List all strategies with what they do, for the help."""
+    return "; ".join(f"{name} ({entry.description})" for name, entry in STRATEGIES.items())

@@ -16,6 +16,7 @@ from space.parameters import Value
 
 if TYPE_CHECKING:
     import optuna
+    from pydantic import JsonValue
 
 Signal = Literal["accuracy", "answer-probability", "hidden-agreement"]
 """What a strategy compares schedules by, as a mean over samples.
@@ -40,6 +41,9 @@ class Tried:
             themselves where that is the signal.
         raced_out: Whether its trial ended early because it was losing.
         within_budget: Whether it may be exported; some strategies measure others on their way.
+        value: What the study was told of it: the mean of its signals; where these are accuracies
+            and all blocks are known, its relative accuracy on the whole split; a prediction of
+            that where the race was left. None for the mean of the signals.
     """
 
     trial: int
@@ -50,11 +54,19 @@ class Tried:
     signals: NDArray[np.float64]
     raced_out: bool = False
     within_budget: bool = True
+    value: float | None = None
 
     @property
     def blocks(self) -> int:
         """How many blocks it has been measured on."""
         return len(self.accuracies)
+
+    @property
+    def estimate(self) -> float:
+        """Its value; the mean of its signals where it has none."""
+        if self.value is not None:
+            return self.value
+        return float(self.signals.mean()) if len(self.signals) else float("-inf")
 
 
 @dataclass(frozen=True)
@@ -62,15 +74,16 @@ class SearchState:
     """All that a strategy may know when it chooses.
 
     Attributes:
-        space: The schedules to choose from, all of which meet the budget.
+        space: The strategy's own space (`Strategy.space`), in which it proposes.
         study: The Optuna study in which trials are kept.
         seed: Seed of the search.
         trials: Trials that have finished.
         block_sizes: Samples of each block of the search split.
         samples: Samples scored by finished trials.
-        limit: Samples that trials may score in all; None for no limit.
+        limit: Samples that trials may score in all, at `others`' budgets too; None for no limit.
         tried: What has been measured at this budget, in order of the first trial.
-        others: What has been measured at other budgets of the same run.
+        others: What has been measured at the other budgets of a run that shares them, in the order
+            of the budgets; their own `others` are left out.
     """
 
     space: SearchSpace
@@ -86,7 +99,9 @@ class SearchState:
     @property
     def left(self) -> int | None:
         """Samples that may still be scored; None for no limit."""
-        return None if self.limit is None else max(0, self.limit - self.samples)
+        if self.limit is None:
+            return None
+        return max(0, self.limit - self.samples - sum(other.samples for other in self.others))
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,7 @@ class Proposal:
     Attributes:
         point: Its point in the strategy's space.
         blocks: On how many blocks it shall be known afterwards; those already measured cost
-            nothing.
+            nothing. What has left the race is not measured further.
         origin: Where it comes from, for the study's table; None for the strategy itself.
     """
 
@@ -117,6 +132,9 @@ class Strategy(ABC):
     races: bool = False
     """Whether a trial ends early when it loses against the best one by the paired test."""
 
+    shares_budgets: bool = False
+    """Whether the budgets of a run are searched together, in turn, each seeing the others."""
+
     def space(self, space: SearchSpace) -> SearchSpace:
         """Return the space that the strategy proposes in; the given one unless it needs another."""
         return space
@@ -129,8 +147,9 @@ class Strategy(ABC):
             state: What is known.
 
         Returns:
-            A proposal; or a trial that an Optuna sampler has filled in, to be measured on as many
-            blocks as `blocks_of_a_trial` says; or None when nothing more is worth measuring.
+            A proposal; or a trial that was asked of `state.study`, whose sampler fills it in, to be
+            measured on as many blocks as `blocks_of_a_trial` says; or None when nothing more is
+            worth measuring.
         """
 
     def blocks_of_a_trial(self, state: SearchState) -> int:
@@ -140,15 +159,31 @@ class Strategy(ABC):
     def ranking(self, state: SearchState) -> Sequence[Tried]:
         """Order what has been measured, best first, for choosing the incumbent.
 
-        By default these are the schedules known on the most blocks, by the mean of their signal;
-        of equals the one tried first. Schedules known on fewer follow; those above the budget are
-        left out.
+        By default these are the schedules known on the most blocks, by their estimate; of equals
+        the one tried first. Schedules known on fewer follow; those above the budget and those that
+        left the race are left out.
         """
         return sorted(
-            (tried for tried in state.tried if tried.within_budget),
-            key=lambda tried: (-tried.blocks, -_mean(tried.signals), tried.trial),
+            (tried for tried in state.tried if tried.within_budget and not tried.raced_out),
+            key=lambda tried: (-tried.blocks, -tried.estimate, tried.trial),
         )
 
+    def identity(self) -> dict[str, JsonValue]:
+        """Say what decides its proposals beside seed and history, for the study's identity."""
+        return {"sampler": self.name}
 
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else float("-inf")
+
+def blocks_holding(samples: int | None, block_sizes: Sequence[int]) -> int:
+    """Round a number of samples to whole blocks.
+
+    Args:
+        samples: Samples; None for all.
+        block_sizes: Samples of each block.
+
+    Returns:
+        How many of the first blocks hold the number nearest to it; at least 1.
+    """
+    if samples is None:
+        return len(block_sizes)
+    distances = np.abs(np.cumsum(block_sizes) - samples)
+    return int(distances.argmin()) + 1

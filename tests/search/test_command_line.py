@@ -21,7 +21,10 @@ WRONG = {
     "same budget twice": ("--budget-tflops 2 2.0", "given twice"),
     "too many stages": ("--budget-tflops 2 --stages 5", "--stages is 5"),
     "unknown space": ("--budget-tflops 2 --space small", "--space is 'small'"),
-    "unknown strategy": ("--budget-tflops 2 --strategy grid", "--strategy is 'grid'"),
+    "unknown strategy": (
+        "--budget-tflops 2 --strategy best",
+        "--strategy is 'best': expected one of tpe",
+    ),
     "no trials": ("--budget-tflops 2 --trials 0", "--trials is 0"),
     "negative timeout": ("--budget-tflops 2 --timeout -1", "--timeout is -1"),
     "seed that is no number": ("--budget-tflops 2 --seed x", "--seed"),
