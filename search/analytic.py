@@ -124,19 +124,22 @@ class AnalyticEvaluator:
         )
 
     def attention_mass(self, split: str, indices: Sequence[int]) -> AttentionMass:
-        """Give each layer's attention to as many tokens as it needs, always to the first ones.
+        """Give each layer's attention to as many tokens as it needs, most to the first ones.
 
         Args:
             split: One of `SPLITS`.
             indices: Indices into `samples(split)`.
 
         Returns:
-            The attention: of each layer all but `SPARE_ATTENTION` in equal parts to as many tokens
-            as `BEST_TOKENS` says, the rest to the others; the same from text and image.
+            The attention: of each layer all but `SPARE_ATTENTION` to as many tokens as
+            `BEST_TOKENS` says, the rest to the others, falling from token to token; the same from
+            text and image.
         """
         tokens = np.arange(self.shape.visual_tokens)
         needed = tokens < np.array(BEST_TOKENS)[:, None]
-        layers = (1 - SPARE_ATTENTION) * shares(needed) + SPARE_ATTENTION * shares(~needed)
+        falling = np.linspace(2, 1, len(tokens))
+        layers = (1 - SPARE_ATTENTION) * shares(needed * falling)
+        layers += SPARE_ATTENTION * shares(~needed * falling)
         received = np.repeat(layers[None], len(indices), axis=0)
         return AttentionMass(cross=received, own=received)
 

@@ -1,0 +1,24 @@
+"""Seeds of the samplers that strategies make anew for every trial."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from search.strategies.base import SearchState
+
+
+def trial_seed(state: SearchState, finished: int | None = None) -> int:
+    """Return the seed of the sampler that proposes the next trial.
+
+    A sampler's own random state is not stored; derived from the trial's place in the study, it is
+    the same after an interruption.
+
+    Args:
+        state: What is known; its seed and its number of finished trials decide.
+        finished: Trials that have finished, if more have since.
+
+    Returns:
+        The seed, 32 bits.
+    """
+    number = state.trials if finished is None else finished
+    return int(np.random.SeedSequence([state.seed, number]).generate_state(1)[0])
