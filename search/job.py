@@ -81,6 +81,7 @@ class Job:
         self._display = display
         self._interruption = interruption
         self._command = command
+        self._strategy = make_strategy(settings)
         self._measurements = Measurements(
             plan.evaluator,
             folder.scores,
@@ -112,7 +113,7 @@ class Job:
 
     def _searched_together(self) -> list[tuple[SearchSpace, ...]]:
         """Divide the budgets into those that the strategy searches together."""
-        if make_strategy(self._settings).shares_budgets:
+        if self._strategy.shares_budgets:
             return [self._plan.spaces]
         return [(space,) for space in self._plan.spaces]
 
@@ -165,7 +166,12 @@ class Job:
                 finished[report.budget] = report.finished
 
             outcomes = search_schedules(
-                self._measurements, spaces, settings, studies=studies, on_trial=on_trial
+                self._measurements,
+                spaces,
+                settings,
+                studies=studies,
+                strategy=self._strategy,
+                on_trial=on_trial,
             )
         for space, outcome in zip(spaces, outcomes, strict=True):
             display.say(
