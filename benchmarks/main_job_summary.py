@@ -63,7 +63,7 @@ class Method(_Record):
         name: Name of the method.
         tflops: Mean cost of its schedules.
         relative_accuracy: Mean over seeds, on the report split.
-        interval_95: 95 % interval over samples of that mean.
+        interval_95: 95 % interval over images of that mean.
         per_seed: Relative accuracy of each seed's schedule.
         spread: Standard deviation over seeds; None without several.
         evaluations: Samples that each search scored.

@@ -23,7 +23,7 @@ def print_summary(summary: Summary, console: Console) -> None:
             f"Accuracy measured on {summary.measured_on}, {summary.report_samples} report samples, "
             f"dense {100 * summary.dense_accuracy:.1f} % correct; cost of {summary.priced_for}. "
             f"Means over {summary.seeds} seeds of {summary.trials} trials; in brackets 95 % "
-            "intervals over samples."
+            "intervals over images."
         ),
     )
     headers = (

@@ -15,7 +15,7 @@ class Paired(Record):
 
     Attributes:
         difference: First minus second; 0.01 is a point.
-        interval_95: 95 % bootstrap interval, paired over samples.
+        interval_95: 95 % bootstrap interval over images, paired.
         p_value: Two-sided p-value, Holm-corrected within its family.
         verdict: Against the papers' direction, where they have one: that the first is better.
     """

@@ -37,7 +37,7 @@ class MethodResult(Record):
         label: What its authors call it.
         control: Whether it is a control.
         relative_accuracy: On the report split, mean over seeds.
-        interval_95: 95 % bootstrap interval over samples of that mean, paired with dense.
+        interval_95: 95 % bootstrap interval over images of that mean, paired with dense.
         per_seed: Relative accuracy of each seed's schedule.
         spread: Standard deviation over seeds; None without several.
         tasks: Accuracy by task.

@@ -21,7 +21,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         Text(
             f"Accuracy measured on {summary.measured_on}, {summary.samples} report samples, dense "
             f"{100 * summary.dense_accuracy:.1f} % correct; in brackets 95 % intervals over "
-            f"samples. Cost of {summary.priced_for}, and its share of dense: TFLOPs under "
+            f"images. Cost of {summary.priced_for}, and its share of dense: TFLOPs under "
             f"convention total (dense {summary.dense_tflops:.2f}), TMACs under llm-macs (dense "
             f"{summary.dense_llm_macs:.2f}). Tokens: mean over its decoder layers, their share, "
             f"and their share on the measured model (*: over {FAR:g} times as large)."

@@ -62,7 +62,7 @@ class SplitEvidence(_Record):
         accuracy: Mean over tasks of the pruned model's accuracy, in [0, 1].
         dense_accuracy: The same for the dense model on the same samples.
         relative_accuracy: Mean over tasks of pruned / dense accuracy.
-        interval_95: 95 % bootstrap interval of `relative_accuracy`, paired over samples.
+        interval_95: 95 % bootstrap interval of `relative_accuracy` over images, paired.
         tasks: Accuracy of the pruned model per task.
     """
 

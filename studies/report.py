@@ -96,7 +96,7 @@ def _caption(result: BudgetResult) -> str:
     return (
         f"Accuracy measured on {result.measured_on}, {result.samples} {result.split} samples; "
         f"cost of {result.priced_for}, convention total. "
-        "In brackets: 95 % bootstrap intervals, paired over samples; significance is "
+        "In brackets: 95 % bootstrap intervals over images, paired; significance is "
         "Holm-corrected over each budget's comparisons."
     )
 
