@@ -88,6 +88,7 @@ def make_plan(settings: CommandSettings) -> Plan:
         for budget in budgets
     )
     strategy = make_strategy(settings.search)
+    strategy.prepare(evaluator)  # refuses a model that cannot give what it needs
     for space in spaces:
         strategy.space(space)  # refuses a space that it cannot search
     name = settings.study or _study_name(target, budgets, settings)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pruners.schedule import Schedule
 from search.strategies.base import SearchState, Tried
 from space.budgets import Budget
 from space.coding import SearchSpace
@@ -41,6 +43,7 @@ class SearchHistory:
         space: The space that its points are of.
         budget: The budget that exported schedules must meet.
         block_sizes: Samples of each block of the search split.
+        measured_form: Tells what is measured in a schedule's place.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class SearchHistory:
         space: SearchSpace,
         budget: Budget,
         block_sizes: tuple[int, ...],
+        measured_form: Callable[[Schedule], Schedule],
     ) -> None:
         self.study = study
         self.space = space
@@ -58,6 +62,7 @@ class SearchHistory:
         self.evaluations = 0
         """Samples scored by finished trials; what was known before a trial costs it nothing."""
         self._block_sizes = block_sizes
+        self._measured_form = measured_form
         self._seen: set[int] = set()
         self._tried: dict[str, Tried] = {}
         self.refresh()
@@ -114,6 +119,7 @@ class SearchHistory:
             limit=limit,
             tried=self.tried,
             others=others,
+            measured_form=self._measured_form,
         )
 
     def _cost(self, trial: optuna.trial.FrozenTrial) -> int:

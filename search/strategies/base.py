@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +17,8 @@ from space.parameters import Value
 if TYPE_CHECKING:
     import optuna
     from pydantic import JsonValue
+
+    from search.evaluators import Evaluator
 
 Signal = Literal["accuracy", "answer-probability", "hidden-agreement"]
 """What a strategy compares schedules by, as a mean over samples.
@@ -69,6 +71,10 @@ class Tried:
         return float(self.signals.mean()) if len(self.signals) else float("-inf")
 
 
+def _itself(schedule: Schedule) -> Schedule:
+    return schedule
+
+
 @dataclass(frozen=True)
 class SearchState:
     """All that a strategy may know when it chooses.
@@ -84,6 +90,8 @@ class SearchState:
         tried: What has been measured at this budget, in order of the first trial.
         others: What has been measured at the other budgets of a run that shares them, in the order
             of the budgets; their own `others` are left out.
+        measured_form: Tells what is measured in a schedule's place; schedules with the same form
+            behave alike and are measured once.
     """
 
     space: SearchSpace
@@ -95,6 +103,7 @@ class SearchState:
     limit: int | None
     tried: tuple[Tried, ...]
     others: tuple[SearchState, ...] = ()
+    measured_form: Callable[[Schedule], Schedule] = _itself
 
     @property
     def left(self) -> int | None:
@@ -138,6 +147,16 @@ class Strategy(ABC):
     def space(self, space: SearchSpace) -> SearchSpace:
         """Return the space that the strategy proposes in; the given one unless it needs another."""
         return space
+
+    def prepare(self, evaluator: Evaluator) -> None:  # noqa: B027 (most need nothing)
+        """Take what it must know of the measured model; called before a search.
+
+        Args:
+            evaluator: What measures schedules.
+
+        Raises:
+            SettingsError: The model cannot give what the strategy needs.
+        """
 
     @abstractmethod
     def propose(self, state: SearchState) -> Proposal | optuna.Trial | None:

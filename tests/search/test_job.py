@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pruners import load_schedule
@@ -17,6 +18,7 @@ from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.command_line import run
 from search.measuring import as_measured
+from search.strategies.base import Proposal, SearchState, Strategy
 from space import full_vocabulary
 from space.flops import price
 from space.parameters import Parameter
@@ -313,3 +315,77 @@ def _finished_trials(database: Path) -> int:
     with closing(sqlite3.connect(database)) as connection:
         query = "SELECT count(*) FROM trials WHERE state = 'COMPLETE'"
         return int(connection.execute(query).fetchone()[0])
+
+
+class _Sharing(Strategy):
+    """Measures points on 2 blocks each, several budgets in turn."""
+
+    name = "sharing"
+    signal = "answer-probability"
+    shares_budgets = True
+
+    def propose(self, state: SearchState) -> Proposal | None:
+        generator = np.random.default_rng(state.trials)
+        dimensions = state.space.parameters
+        return Proposal({each.name: generator.uniform(*each[1:]) for each in dimensions}, 2)
+
+
+@pytest.fixture
+def _share(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("job", "planning"):
+        monkeypatch.setattr(f"search.{module}.make_strategy", lambda settings: _Sharing())
+
+
+FRONT = [*ANALYTIC, "--budget-tflops", "2", "4", "--study", "front", "--trials"]
+
+
+@pytest.mark.usefixtures("_share")
+def test_budgets_may_be_searched_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*FRONT, "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "Search at 2 budgets: 8/8" in shown
+    results = read_results(Path("runs/front/results.json"))
+    assert [result.budget for result in results] == ["2 TFLOPs", "4 TFLOPs"]
+    for result, number in zip(results, (2, 4), strict=True):
+        assert (result.trials, result.evaluations) == (4, 4 * 100)
+        schedule = load_schedule(Path(f"runs/front/schedule-{number}-tflops.json"))
+        assert schedule.evidence is not None
+        # The search saw 100 samples of the winner; what is shown of it is on all.
+        samples = {name: split.samples for name, split in schedule.evidence.splits.items()}
+        assert samples == {"search": 500, "confirm": 300, "report": 500}
+        evaluator = AnalyticEvaluator()
+        scores = evaluator.score(as_measured(schedule, ANALYTIC_SHAPE), "search", range(500))
+        assert schedule.evidence.splits["search"].accuracy == pytest.approx(scores.mean())
+
+
+@pytest.mark.usefixtures("_share")
+def test_interrupting_budgets_searched_together_leaves_a_schedule_of_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe = AnalyticEvaluator.probe
+    calls = []
+
+    def interrupted(self: AnalyticEvaluator, *args: object) -> object:
+        calls.append(args)
+        if len(calls) == 7:  # in the second trial at the second budget
+            signal.raise_signal(signal.SIGINT)
+        return probe(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AnalyticEvaluator, "probe", interrupted)
+    assert run([*FRONT, "4"]) == 128 + signal.SIGINT
+    assert "the same command continues" in capsys.readouterr().out
+    for number in (2, 4):
+        schedule = load_schedule(Path(f"runs/front/schedule-{number}-tflops.json"))
+        assert schedule.evidence is not None
+        assert schedule.evidence.splits["search"].samples == 100
+        assert "not yet confirmed" in schedule.evidence.note
+        assert schedule.provenance is not None
+    with Path("runs/front/trials.csv").open() as file:
+        states = [row["state"] for row in csv.DictReader(file)]
+    assert states.count("complete") == 3
+    assert states.count("fail") == 1
+
+    assert run([*FRONT, "4"]) == 0
+    assert "Continuing" in capsys.readouterr().out
+    for result in read_results(Path("runs/front/results.json")):
+        assert (result.trials, result.evaluations) == (4, 400)

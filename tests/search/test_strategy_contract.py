@@ -205,10 +205,14 @@ def test_without_probes_accuracy_takes_the_signals_place() -> None:
 def test_the_state_is_read_from_the_stored_study_alone(signal: Signal, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     study = optuna.create_study(storage=storage, study_name="one", direction="maximize")
-    strategy = Ladder(signal)
-    outcome = _search(strategy, study=study)
+    strategy, measurements = Ladder(signal), Measurements(AnalyticEvaluator())
+    outcome = _search(strategy, measurements, study)
     read = SearchHistory(
-        optuna.load_study(study_name="one", storage=storage), SPACE, SPACE.budget, (BLOCK,) * BLOCKS
+        optuna.load_study(study_name="one", storage=storage),
+        SPACE,
+        SPACE.budget,
+        (BLOCK,) * BLOCKS,
+        measurements.measured_form,
     )
     live, again = strategy.states[-1], read.state(0, None)
     assert (again.trials, again.samples) == (outcome.trials, outcome.evaluations)
