@@ -1,0 +1,207 @@
+"""What `search_quality.py` keeps of its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pruners.errors import DataError
+from studies.files import write_text
+
+
+class Record(BaseModel):
+    """Immutable, and without fields that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BudgetRun(Record):
+    """One search at one budget.
+
+    Attributes:
+        mean_tokens: The budget: visual tokens as a mean over decoder layers.
+        trials: Trials of the search.
+        samples: Samples that they scored.
+        search_accuracy: Relative accuracy of its incumbent on the whole search split.
+        report_accuracy: The same on the report split.
+        content_hash: Hash of the incumbent as it was measured.
+        curve: Samples scored, and the incumbent's `report_accuracy` from then on, where it changes.
+    """
+
+    mean_tokens: int
+    trials: int
+    samples: int
+    search_accuracy: float
+    report_accuracy: float
+    content_hash: str
+    curve: tuple[tuple[int, float], ...]
+
+
+class Cell(Record):
+    """One strategy with one seed at all budgets.
+
+    Attributes:
+        strategy: Name of the strategy.
+        cost: Samples that it may score per budget.
+        seed: Seed of the search.
+        samples_per_trial: Samples of each trial, for strategies that have a fixed number.
+        table: Fingerprint of the table that it searched.
+        seconds: Time that it took.
+        budgets: The searches.
+    """
+
+    strategy: str
+    cost: int
+    seed: int
+    samples_per_trial: int | None
+    table: str
+    seconds: float
+    budgets: tuple[BudgetRun, ...]
+
+    def write(self, path: Path) -> None:
+        """Write the cell as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, self.model_dump_json(indent=1) + "\n")
+
+
+def read_cell(path: Path) -> Cell:
+    """Read a cell.
+
+    Raises:
+        DataError: The file is none.
+    """
+    try:
+        return Cell.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path} is no cell of this benchmark ({error}); remove it") from error
+
+
+class Estimate(Record):
+    """A mean over seeds with its 95 % interval (Student's t)."""
+
+    mean: float
+    interval_95: tuple[float, float]
+
+
+class Curve(Record):
+    """The incumbent's mean relative accuracy on the report split while searches run.
+
+    Attributes:
+        samples: Samples scored, rising.
+        mean: Mean over seeds.
+        low: Lower ends of the 95 % intervals.
+        high: Upper ends.
+    """
+
+    samples: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class Result(Record):
+    """A strategy at one budget and cost.
+
+    Attributes:
+        strategy: Name of the strategy.
+        mean_tokens: The budget.
+        cost: Samples that it may score.
+        samples: Samples that it scored, mean over seeds.
+        samples_per_trial: Samples of each trial, for strategies that have a fixed number.
+        relative_accuracy: Of the incumbents, on the report split.
+        per_seed: The same of each seed.
+        regret_to_report_best: What is missing to the schedule that is best on the report split.
+        regret_to_search_best: What is missing to the schedule that is best on the search split.
+        ours_minus_this: Paired difference over seeds; None for ours itself.
+        curve: The incumbent while searches run.
+    """
+
+    strategy: str
+    mean_tokens: int
+    cost: int
+    samples: float
+    samples_per_trial: int | None
+    relative_accuracy: Estimate
+    per_seed: tuple[float, ...]
+    regret_to_report_best: Estimate
+    regret_to_search_best: Estimate
+    ours_minus_this: Estimate | None
+    curve: Curve
+
+
+class Verdict(Record):
+    """How ours does against the best peer at one budget and cost.
+
+    Attributes:
+        mean_tokens: The budget.
+        cost: Samples per budget.
+        best_peer: The peer with the highest mean.
+        ours_minus_best: Paired difference over seeds.
+        first_or_tied: Whether ours has the higher mean, or the interval of the difference holds 0.
+        share_of_samples: Share of `cost` after which ours stays at or above the best peer's final
+            mean; None when it does not get there.
+    """
+
+    mean_tokens: int
+    cost: int
+    best_peer: str
+    ours_minus_best: Estimate
+    first_or_tied: bool
+    share_of_samples: float | None
+
+
+class Optimum(Record):
+    """The best of the table within a budget, by relative accuracy on the report split.
+
+    Attributes:
+        mean_tokens: The budget.
+        schedules: Schedules of the table within it.
+        report_best: Accuracy of the one that is best there: an upper bound.
+        search_best: Accuracy of the one that is best on the search split.
+    """
+
+    mean_tokens: int
+    schedules: int
+    report_best: float
+    search_best: float
+
+
+class Summary(Record):
+    """The whole benchmark.
+
+    Attributes:
+        measured_on: Model and benchmark, in words.
+        search_samples: Samples of the search split.
+        report_samples: Samples of the report split.
+        ours: Name of our strategy.
+        seeds: Seeds of each cell.
+        optima: The best of the table, by budget.
+        results: All strategies at all budgets and costs.
+        verdicts: Ours against the best peer; empty when ours was not run.
+        seconds: Time of all cells together.
+        versions: Versions of the libraries that decide results.
+    """
+
+    measured_on: str
+    search_samples: int
+    report_samples: int
+    ours: str
+    seeds: int
+    optima: tuple[Optimum, ...]
+    results: tuple[Result, ...]
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+    versions: dict[str, str]
+
+
+def read_summary(path: Path) -> Summary:
+    """Read what `search_quality.py` wrote.
+
+    Raises:
+        DataError: The file is no such summary.
+    """
+    try:
+        return Summary.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path} is no summary of this benchmark ({error})") from error
