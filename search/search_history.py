@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from pruners.schedule import Schedule
 from search.strategies.base import SearchState, Tried
 from space.budgets import Budget
 from space.coding import SearchSpace
+from space.parameters import Value
+from studies.records import ACCURACIES_ATTRIBUTE
 
 if TYPE_CHECKING:
     import optuna
@@ -27,9 +29,6 @@ DUPLICATE_ATTRIBUTE = "duplicate_of"
 
 KNOWN_BLOCKS_ATTRIBUTE = "known_blocks"
 """User attribute of a trial that went on where earlier ones had ended: blocks known before it."""
-
-ACCURACIES_ATTRIBUTE = "accuracies"
-"""User attribute of a trial whose intermediate values are another signal: accuracy by block."""
 
 BLOCKS_ATTRIBUTE = "blocks"
 """User attribute of a trial that was proposed as such: on how many blocks it shall be known."""
@@ -64,6 +63,7 @@ class SearchHistory:
         self._block_sizes = block_sizes
         self._measured_form = measured_form
         self._seen: set[int] = set()
+        self._decoded: dict[frozenset[tuple[str, Value]], Schedule] = {}
         self._tried: dict[str, Tried] = {}
         self.refresh()
 
@@ -82,6 +82,13 @@ class SearchHistory:
                 self._seen.add(trial.number)
                 self.evaluations += self._cost(trial)
                 self._take(trial)
+
+    def decode(self, point: Mapping[str, Value]) -> Schedule:
+        """Decode a point of the space; the newest is kept, for its trial will be read next."""
+        key = frozenset(point.items())
+        if key not in self._decoded:
+            self._decoded = {key: self.space.decode(point)}
+        return self._decoded[key]
 
     def find(self, measured_hash: str) -> Tried | None:
         """Return what is known of schedules that behave like one, None when nothing is."""
@@ -152,7 +159,7 @@ class SearchHistory:
 
     def _read(self, trial: optuna.trial.FrozenTrial) -> Tried:
         """Read what a trial alone says."""
-        schedule = self.space.decode(trial.params)
+        schedule = self.decode(trial.params)
         assert schedule.cost is not None  # decoded schedules are priced
         reported = [trial.intermediate_values[block] for block in sorted(trial.intermediate_values)]
         return Tried(

@@ -11,7 +11,6 @@ from pruners.schedule import Schedule
 from search.block_measuring import BlockMeter
 from search.racing import has_lost, predicted_value
 from search.search_history import (
-    ACCURACIES_ATTRIBUTE,
     DUPLICATE_ATTRIBUTE,
     KNOWN_BLOCKS_ATTRIBUTE,
     MEASURED_ATTRIBUTE,
@@ -20,7 +19,7 @@ from search.search_history import (
 )
 from search.strategies.base import Tried
 from space.parameters import Dimension, Parameter, Value
-from studies.records import note_samples, note_schedule
+from studies.records import ACCURACIES_ATTRIBUTE, note_samples, note_schedule
 
 if TYPE_CHECKING:
     import optuna
@@ -44,7 +43,7 @@ class TrialRunner:
 
     Args:
         meter: Measures blocks.
-        history: What is known; read only.
+        history: What is known, and the space of its points.
         races: Whether a trial ends when it loses against the best one.
     """
 
@@ -67,9 +66,9 @@ class TrialRunner:
         Raises:
             PrunetuneError: The evaluator cannot score the schedule.
         """
-        space = self._history.space
-        point = {dimension.name: _suggest(trial, dimension) for dimension in space.parameters}
-        schedule = space.decode(point)
+        dimensions = self._history.space.parameters
+        point = {dimension.name: _suggest(trial, dimension) for dimension in dimensions}
+        schedule = self._history.decode(point)
         measured = self._meter.measurements.measured_form(schedule)
         note_schedule(trial, schedule)
         trial.set_user_attr(MEASURED_ATTRIBUTE, measured.content_hash)

@@ -156,10 +156,10 @@ def history_figure(records: Sequence[TrialRecord]) -> HistoryFigure:
     Returns:
         The scored trials, by number.
     """
-    scored = [record for record in records if record.objective is not None and record.samples]
+    scored = [record for record in records if record.accuracy is not None and record.samples]
     most = max((record.samples for record in scored), default=0)
     complete = [record.samples == most for record in scored]
-    percent = [100 * (record.objective or 0.0) for record in scored]
+    percent = [100 * (record.accuracy or 0.0) for record in scored]
     incumbent, best = [], float("nan")
     for value, counts in zip(percent, complete, strict=True):
         if counts and not value <= best:

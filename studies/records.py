@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from pruners.errors import StudyError
@@ -25,6 +26,10 @@ NEAR = "near "
 SAMPLED = "sampler"
 """Origin of a trial that the sampler proposed."""
 
+ACCURACIES_ATTRIBUTE = "accuracies"
+"""User attribute of a trial whose intermediate values are another signal: relative accuracy by
+block."""
+
 _SAMPLES_ATTRIBUTE = "samples"
 
 
@@ -36,7 +41,10 @@ class TrialRecord:
         number: Number within its budget's Optuna study.
         budget: Budget, with its unit.
         state: Optuna's state in lower case: complete, pruned, fail, running or waiting.
-        objective: Relative accuracy on the samples scored of the search split; None without any.
+        objective: What the strategy compares schedules by, on the samples scored of the search
+            split: relative accuracy or another signal's mean. A prediction for the whole split
+            where the trial left the race; None without samples.
+        accuracy: Relative accuracy on those samples; the objective where that is one.
         samples: Samples of the search split that were scored.
         parameters: The sampler's point by parameter name; choices by the name of the option.
         tflops: Cost on the target, in 10^12 FLOPs, convention `total`; None until priced.
@@ -53,6 +61,7 @@ class TrialRecord:
     budget: str
     state: str
     objective: float | None
+    accuracy: float | None
     samples: int
     parameters: dict[str, float | str]
     tflops: float | None
@@ -119,7 +128,7 @@ def write_trials(records: Sequence[TrialRecord], path: Path) -> None:
     """
     names = sorted({name for record in records for name in record.parameters})
     columns = [
-        "budget", "number", "state", "origin", "objective", "samples", "tflops",
+        "budget", "number", "state", "origin", "objective", "accuracy", "samples", "tflops",
         "mean_visual_tokens", "layers", "visual_tokens", "seconds", "content_hash",
     ]  # fmt: skip
     with (
@@ -138,11 +147,14 @@ def write_trials(records: Sequence[TrialRecord], path: Path) -> None:
 def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
     noted = trial.user_attrs
     finished = trial.state.is_finished()
+    objective = trial.values[0] if trial.values else None
+    accuracies = noted.get(ACCURACIES_ATTRIBUTE)
     return TrialRecord(
         number=trial.number,
         budget=budget,
         state=trial.state.name.lower(),
-        objective=trial.values[0] if trial.values else None,
+        objective=objective,
+        accuracy=objective if objective is None or not accuracies else mean(accuracies),
         samples=noted.get(_SAMPLES_ATTRIBUTE, 0) if finished else 0,
         parameters=dict(trial.params),
         tflops=noted.get("tflops"),

@@ -10,6 +10,7 @@ from pruners.errors import StudyError
 from pruners.shape import LLAVA_1_5_7B
 from space.flops import price
 from studies.records import (
+    ACCURACIES_ATTRIBUTE,
     ORIGIN_ATTRIBUTE,
     note_samples,
     note_schedule,
@@ -56,6 +57,22 @@ def test_records_say_what_was_tried_and_scored(study, schedule):
     assert first.seconds >= 0
     assert (failed.state, failed.objective, failed.samples) == ("fail", None, 0)
     assert (running.state, running.seconds) == ("running", None)
+
+
+def test_a_trial_compared_by_another_signal_has_both(study, schedule, tmp_path):
+    trial = study.ask()
+    note_schedule(trial, schedule)
+    note_samples(trial, 50)
+    trial.set_user_attr(ACCURACIES_ATTRIBUTE, [0.5, 1.0])
+    study.tell(trial, 0.875)
+    records = trial_records(study)
+    assert (records[-1].objective, records[-1].accuracy) == (0.875, 0.75)
+    assert (records[0].objective, records[0].accuracy) == (0.75, 0.75)
+    assert records[2].accuracy is None
+    write_trials(records, tmp_path / "trials.csv")
+    with (tmp_path / "trials.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert (last["objective"], last["accuracy"]) == ("0.875", "0.75")
 
 
 def test_trials_are_written_as_a_table(study, tmp_path):
