@@ -8,6 +8,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from search.strategies.base import Strategy
+from search.strategies.fitprune import FitPrune
+from search.strategies.g_search import GSearch
+from search.strategies.grid import Grid
+from search.strategies.gsop import Gsop
+from search.strategies.p_sigmoid import PSigmoid
 from search.strategies.samplers import (
     CmaEs,
     GaussianProcess,
@@ -16,6 +21,8 @@ from search.strategies.samplers import (
     SamplerStrategy,
     Tpe,
 )
+from search.strategies.tpe_penalty import TpePenalty
+from search.strategies.vflowopt import VFlowOpt
 
 if TYPE_CHECKING:
     from search.settings import SearchSettings
@@ -57,6 +64,31 @@ STRATEGIES: Mapping[str, StrategyEntry] = MappingProxyType(
         "gp": StrategyEntry("Optuna's Gaussian process", _sampled(GaussianProcess)),
         "cmaes": StrategyEntry("Optuna's CMA-ES, on numbers only", _sampled(CmaEs)),
         "nsga2": StrategyEntry("Optuna's genetic algorithm NSGA-II", _sampled(Nsga2)),
+        "grid": StrategyEntry(
+            "exhaustive grid, coarse to fine", lambda settings: Grid(settings.samples_per_trial)
+        ),
+        "tpe-penalty": StrategyEntry(
+            "TPE with the budget as a constraint instead of solved",
+            lambda settings: TpePenalty(settings.trials, settings.samples_per_trial),
+        ),
+        "p-sigmoid": StrategyEntry(
+            "one sigmoid over depth, its shape by a Gaussian process",
+            lambda settings: PSigmoid(settings.samples_per_trial),
+        ),
+        "g-search": StrategyEntry(
+            "bisects each segment's retention, shallow to deep",
+            lambda settings: GSearch(settings.samples_per_trial),
+        ),
+        "vflowopt": StrategyEntry(
+            "ratios at fixed layers, by agreement of hidden states",
+            lambda settings: VFlowOpt(settings.samples_per_trial),
+        ),
+        "fitprune": StrategyEntry(
+            "one schedule from the dense model's attention", lambda settings: FitPrune()
+        ),
+        "gsop": StrategyEntry(
+            "deletions sorted by their loss", lambda settings: Gsop(settings.samples_per_trial)
+        ),
     }
 )
 """Strategies by the name that users choose them by, the default first."""

@@ -7,7 +7,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pruners.errors import SettingsError
 from search.attention_mass import AttentionEvaluator, AttentionMass
+from search.evaluators import Evaluator
 from search.measuring import equal_shares
 from search.strategies.base import Proposal, SearchState, Strategy
 from search.strategies.replay import in_turn, next_point
@@ -38,15 +40,26 @@ class FitPrune(Strategy):
     counts are averaged over samples, made the nearest staircase that the space has, and scaled to
     the budget; and which tokens they are is decided by the space's scorers, as in all schedules.
 
-    Args:
-        evaluator: What measures the dense model's attention.
     """
 
     name = "fitprune"
 
-    def __init__(self, evaluator: AttentionEvaluator) -> None:
-        self._evaluator = evaluator
+    def __init__(self) -> None:
+        self._evaluator: AttentionEvaluator | None = None
         self._mass = cache(self._measured_mass)
+
+    def prepare(self, evaluator: Evaluator) -> None:
+        """Take the evaluator, to look into the dense model.
+
+        Raises:
+            SettingsError: It gives no attention out.
+        """
+        if not isinstance(evaluator, AttentionEvaluator):
+            raise SettingsError(
+                f"the strategy {self.name} needs the model's attention, which {evaluator.name} "
+                "does not give; choose another strategy"
+            )
+        self._evaluator = evaluator
 
     def propose(self, state: SearchState) -> Proposal | None:
         """Propose the one schedule; None once it is measured."""
@@ -68,6 +81,7 @@ class FitPrune(Strategy):
         return max(1, min(CALIBRATION_SAMPLES, limit // CALIBRATION_SHARE))
 
     def _measured_mass(self, samples: int, seed: int) -> AttentionMass:
+        assert self._evaluator is not None  # prepared before the search
         tasks = [sample.task for sample in self._evaluator.samples("search")]
         return self._evaluator.attention_mass("search", equal_shares(tasks, samples, seed))
 

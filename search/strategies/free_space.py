@@ -94,6 +94,11 @@ class FreeSpace(SearchSpace):
         given = {name: value for name, value in point.items() if name != RETENTION.name}
         return self.encode(self.within.decode(given))
 
+    def spends_budget(self, point: Mapping[str, Value]) -> bool:
+        """Whether a point's schedule is the one that spends the budget with its ratios."""
+        at_budget = self.decode(self.at_budget(point))
+        return at_budget.content_hash == self.decode(point).content_hash
+
     def meets_budget(self, schedule: Schedule) -> bool:
         """Whether a schedule of this space, priced, costs no more than the budget."""
         return self.excess(schedule) <= 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 
-from search.strategies.base import Proposal, SearchState, Strategy
+from search.strategies.base import Proposal, SearchState
 from search.strategies.free_space import FreeSpace
+from search.strategies.off_budget import OffBudgetStrategy
 from search.strategies.replay import Course, Point, next_point
 from search.strategies.spending import afford
 from search.strategies.staircases import Step, equal_segments, schedule_of_steps
-from space.coding import SearchSpace
 
 MOST_BITS = 5
 """Bisections per segment; retentions are found to 1/32."""
@@ -25,7 +25,7 @@ MOST_TRIALS = 200
 """About what all sweeps need together, with four segments."""
 
 
-class GSearch(Strategy):
+class GSearch(OffBudgetStrategy):
     """Finds how few tokens each segment needs at a tolerated loss, and the tolerance by budget.
 
     Source: Zhao et al., "Accelerating Multimodal LLMs by Searching Optimal Vision Token Reduction"
@@ -38,21 +38,15 @@ class GSearch(Strategy):
     equally deep; the first one includes layer 0, without which no small budget is met; a rate is
     found by bisection instead of Bayesian optimisation, which is the same where the score is
     monotone; and as the method has no budget of its own, the tolerance is bisected until its rates
-    cost the budget, each time measuring the rates scaled to the budget together. Only those
-    schedules may be exported.
+    cost the budget, each time measuring the rates scaled to the budget together. Those
+    schedules rank first.
 
     Args:
-        samples_per_trial: Samples of each trial; None for the whole split.
+        samples_per_trial: Samples of each trial, rounded to whole blocks; None for the whole split,
+            or for less where that is too much for the samples that may be scored.
     """
 
     name = "g-search"
-
-    def __init__(self, samples_per_trial: int | None = None) -> None:
-        self.samples_per_trial = samples_per_trial
-
-    def space(self, space: SearchSpace) -> FreeSpace:
-        """Return the space without a budget, in which rates are tried."""
-        return FreeSpace(space)
 
     def propose(self, state: SearchState) -> Proposal | None:
         """Propose the next schedule that a bisection asks for; None when the tolerance is found."""

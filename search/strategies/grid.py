@@ -26,7 +26,8 @@ class Grid(Strategy):
     seen an even part of it. Boundaries come in any order in the space; only rising ones are tried.
 
     Args:
-        samples_per_trial: Samples of each trial; None for the whole split.
+        samples_per_trial: Samples of each trial, rounded to whole blocks; None for the whole split,
+            or for less where that is too much for the samples that may be scored.
     """
 
     name = "grid"

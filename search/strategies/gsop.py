@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search.strategies.base import Proposal, SearchState, Strategy
+from search.strategies.base import Proposal, SearchState
 from search.strategies.free_space import FreeSpace
+from search.strategies.off_budget import OffBudgetStrategy
 from search.strategies.replay import Course, Point, next_point
 from search.strategies.spending import afford
 from search.strategies.staircases import Step, equal_segments, schedule_of_steps
-from space.coding import SearchSpace
 from space.flops import dense_cost
 
 MOST_GROUPS = 8
@@ -39,7 +39,7 @@ class Deletion(NamedTuple):
     group: int
 
 
-class Gsop(Strategy):
+class Gsop(OffBudgetStrategy):
     """Sorts the deletions by the score that each costs, and takes as many as the budget asks for.
 
     Source: Zhang et al., arXiv 2507.02909, and its public code as described there; written anew.
@@ -56,17 +56,11 @@ class Gsop(Strategy):
     half of it is put back and sorted anew, until one deletion is left.
 
     Args:
-        samples_per_trial: Samples of each trial; None for the whole split.
+        samples_per_trial: Samples of each trial, rounded to whole blocks; None for the whole split,
+            or for less where that is too much for the samples that may be scored.
     """
 
     name = "gsop"
-
-    def __init__(self, samples_per_trial: int | None = None) -> None:
-        self.samples_per_trial = samples_per_trial
-
-    def space(self, space: SearchSpace) -> FreeSpace:
-        """Return the space without a budget, in which deletions are tried."""
-        return FreeSpace(space)
 
     def propose(self, state: SearchState) -> Proposal | None:
         """Propose the next schedule that sorting needs; None when nothing is left to sort."""

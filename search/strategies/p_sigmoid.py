@@ -84,9 +84,10 @@ class Sigmoid(NamedTuple):
 class SigmoidSpace(SearchSpace):
     """Sigmoid curves at a budget, as the schedules of another space that are nearest to them.
 
-    Steepness is searched on a logarithmic scale. The midpoint is solved from the budget; what few
-    stages of whole tokens change of the cost, the other space's decoding makes up for. Similarity
-    weight and contextual share are the published ones.
+    Steepness is searched on a logarithmic scale; the cap between the flat curve at the budget and
+    all tokens, on a logarithmic scale too; the floor as a share of that flat curve. The midpoint is
+    solved from the budget; what few stages of whole tokens change of the cost, the other space's
+    decoding makes up for. Similarity weight and contextual share are the published ones.
 
     Args:
         within: The space that curves are expressed in.
@@ -101,6 +102,16 @@ class SigmoidSpace(SearchSpace):
             within.vocabulary,
         )
         self.within = within
+        cost, limit = curve_cost(within), within.budget.limit(within.shape)
+        low, high = 0.0, 1.0
+        while high - low > 0.5 / within.shape.visual_tokens:
+            middle = (low + high) / 2
+            if cost([middle] * within.shape.decoder_layers) <= limit:
+                low = middle
+            else:
+                high = middle
+        self._flat = high
+        """Retention of the flat curve that spends the budget."""
 
     @property
     def parameters(self) -> tuple[Dimension, ...]:
@@ -110,10 +121,11 @@ class SigmoidSpace(SearchSpace):
     def decode(self, point: Mapping[str, Value]) -> Schedule:
         """Turn a point into the schedule of its curve, at the budget."""
         check_point(point, self.parameters)
+        cap = self._flat ** (1 - number(point, "cap"))
         sigmoid = Sigmoid(
             FLATTEST * (STEEPEST / FLATTEST) ** number(point, "steepness"),
-            number(point, "cap"),
-            number(point, "floor"),
+            cap,
+            number(point, "floor") * self._flat / cap,
         )
         return _schedule(self.within, sigmoid)
 
@@ -143,7 +155,8 @@ class PSigmoid(Strategy):
     inside the decoder only.
 
     Args:
-        samples_per_trial: Samples of each trial; None for the whole split.
+        samples_per_trial: Samples of each trial, rounded to whole blocks; None for the whole split,
+            or for less where that is too much for the samples that may be scored.
     """
 
     name = "p-sigmoid"
@@ -156,12 +169,12 @@ class PSigmoid(Strategy):
         return SigmoidSpace(space)
 
     def propose(self, state: SearchState) -> optuna.Trial | None:
-        """Let the Gaussian process choose; a fifth of the trials, 3 to 10, are random."""
+        """Let the Gaussian process choose; a third of the trials, 3 to 10, are random."""
         from optuna.samplers import GPSampler
 
         if state.trials >= MOST_TRIALS:
             return None
-        startup = min(10, max(3, self._spending(state).trials // 5))
+        startup = min(10, max(3, self._spending(state).trials // 3))
         state.study.sampler = GPSampler(n_startup_trials=startup, seed=trial_seed(state))
         return state.study.ask()
 

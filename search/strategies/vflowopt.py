@@ -99,7 +99,8 @@ class VFlowOpt(Strategy):
     are random. Where the measured model gives no hidden states, accuracy takes their place.
 
     Args:
-        samples_per_trial: Samples of each trial; None for the whole split.
+        samples_per_trial: Samples of each trial, rounded to whole blocks; None for the whole split,
+            or for less where that is too much for the samples that may be scored.
     """
 
     name = "vflowopt"

@@ -84,7 +84,8 @@ def test_alpha_is_the_least_that_meets_the_budget(budget: int) -> None:
 
 def test_one_schedule_is_measured_on_what_attention_has_left(play) -> None:  # type: ignore[no-untyped-def]
     space = SearchSpace(ANALYTIC_SHAPE, parse_budget("34.5 tokens"))
-    strategy = FitPrune(AnalyticEvaluator())
+    strategy = FitPrune()
+    strategy.prepare(AnalyticEvaluator())
     for limit, calibration, blocks in ((250, 25, 9), (4000, 66, 20), (None, 66, 20)):
         assert strategy.calibration_samples(limit) == calibration
         played = play(strategy, space, lambda _: 1.0, limit=limit)

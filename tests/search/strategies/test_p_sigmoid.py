@@ -85,9 +85,9 @@ def test_the_search_finds_the_best_curve_of_its_family(play) -> None:  # type: i
     def value(schedule) -> float:  # type: ignore[no-untyped-def]
         return -float(np.abs(np.array(schedule.cost.visual_tokens_per_layer) - wanted).mean())
 
-    searched = play(PSigmoid(25), space, value, limit=25 * 40, trials=40)
+    searched = play(PSigmoid(25), space, value, limit=25 * 25, trials=25)
     own = SigmoidSpace(space)
-    grid = np.linspace(0, 1, 12)
+    grid = np.linspace(0, 1, 6)
     best = max(
         value(own.decode({"steepness": steepness, "cap": cap, "floor": floor}))
         for steepness in grid
