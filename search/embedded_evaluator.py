@@ -66,35 +66,47 @@ class EmbeddedEvaluator:
     A sample's score is 1 when the model's next token after the prompt is the answer, as all answers
     are one token. Images and questions of a split are encoded when it is first needed, once for all
     schedules.
+
+    Args:
+        checkpoint: Folder of another model of the same make, to compare with the embedded one.
     """
 
-    name = "embedded"
+    def __init__(self, checkpoint: Path = CHECKPOINT) -> None:
+        self._checkpoint = checkpoint
+
+    @property
+    def name(self) -> str:
+        """``"embedded"``, or the folder of the other model."""
+        return "embedded" if self._checkpoint == CHECKPOINT else str(self._checkpoint)
 
     @property
     def measured_on(self) -> str:
         """The model and benchmark, in words."""
+        model = "the embedded model" if self._checkpoint == CHECKPOINT else self.name
         return (
-            f"the embedded model ({self.shape.decoder_layers} decoder layers, "
+            f"{model} ({self.shape.decoder_layers} decoder layers, "
             f"{self.shape.visual_tokens} visual tokens) and its benchmark"
         )
 
     @cached_property
     def shape(self) -> Shape:
         """Shape of the embedded model, read off its configuration."""
-        shape = shape_from_pretrained(CHECKPOINT, text_tower=CLIP, text_tokens=TEXT_TOKENS)
+        shape = shape_from_pretrained(
+            self._checkpoint, text_tower=self._checkpoint / CLIP.name, text_tokens=TEXT_TOKENS
+        )
         return shape.model_copy(update={"name": self.name})
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the checkpoint's files."""
-        files = sorted(path for path in CHECKPOINT.rglob("*") if path.is_file())
+        files = sorted(path for path in self._checkpoint.rglob("*") if path.is_file())
         if not files:
             raise ModelError(
-                f"the embedded model is missing from {CHECKPOINT}; reinstall prunetune"
+                f"the embedded model is missing from {self._checkpoint}; reinstall prunetune"
             )
         digest = hashlib.sha256()
         for path in files:
-            digest.update(path.relative_to(CHECKPOINT).as_posix().encode())
+            digest.update(path.relative_to(self._checkpoint).as_posix().encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
 
@@ -175,10 +187,12 @@ class EmbeddedEvaluator:
         from transformers import AutoModelForImageTextToText
 
         try:
-            model = AutoModelForImageTextToText.from_pretrained(CHECKPOINT, dtype=torch.float32)
+            model = AutoModelForImageTextToText.from_pretrained(
+                self._checkpoint, dtype=torch.float32
+            )
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"the embedded model in {CHECKPOINT} cannot be loaded ({error}); "
+                f"the embedded model in {self._checkpoint} cannot be loaded ({error}); "
                 "reinstall prunetune"
             ) from error
         return model.eval()
@@ -189,14 +203,14 @@ class EmbeddedEvaluator:
         from transformers import AutoProcessor
 
         # Without torchvision there is only this backend; with it, pixels would differ a little.
-        return AutoProcessor.from_pretrained(CHECKPOINT, backend="pil")
+        return AutoProcessor.from_pretrained(self._checkpoint, backend="pil")
 
     @cached_property
     def text_tower(self) -> TextTower:
         """The text tower that is paired with the model's vision tower."""
         from pruners.text_tower import TextTower
 
-        return TextTower.load(CLIP)
+        return TextTower.load(self._checkpoint / CLIP.name)
 
     @cached_property
     def _encoded(self) -> dict[str, SplitInputs]:

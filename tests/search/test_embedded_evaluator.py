@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pruners import apply_schedule
-from pruners.errors import DataError
+from pruners.errors import DataError, ModelError
 from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B
@@ -151,3 +152,18 @@ def test_the_shape_is_the_loaded_models(evaluator: EmbeddedEvaluator) -> None:
     prompts = tokenizer([chat(sample.question) for sample in load_split("report")])["input_ids"]
     mean = sum(len(prompt) - 1 for prompt in prompts) / len(prompts)  # less the image
     assert evaluator.shape.text_tokens == round(mean)
+
+
+def test_another_checkpoint_of_the_same_make_is_measured_like_it(evaluator, tmp_path):
+    copied = EmbeddedEvaluator(shutil.copytree(CHECKPOINT, tmp_path / "copy"))
+    assert copied.name == str(tmp_path / "copy")
+    assert copied.fingerprint == evaluator.fingerprint
+    assert copied.shape == evaluator.shape.model_copy(update={"name": copied.name})
+    indices = SAMPLES[:5]
+    np.testing.assert_array_equal(
+        copied.score(dense(copied.shape), "report", indices),
+        evaluator.score(dense(evaluator.shape), "report", indices),
+    )
+    (tmp_path / "copy" / "config.json").unlink()
+    with pytest.raises(ModelError, match="copy"):
+        _ = EmbeddedEvaluator(tmp_path / "copy").model
