@@ -21,9 +21,9 @@ def write_page(summary: Summary, path: Path) -> None:
         path: The page.
 
     Raises:
-        DataError: The page has no such marks.
+        DataError: The page is missing or has no such marks.
     """
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     if BEGIN not in text or END not in text:
         raise DataError(f"{path} has no place for tables; add the lines {BEGIN} and {END}")
     before, rest = text.split(BEGIN, 1)

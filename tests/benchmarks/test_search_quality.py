@@ -242,5 +242,6 @@ def test_searches_are_run_once_and_valued_on_the_report_split(truth, tmp_path):
 def test_a_page_without_a_place_for_tables_is_refused(truth, tmp_path):
     (tmp_path / "page.md").write_text("# Page\n")
     summary = summarise([_cell("a", seed, 0.5) for seed in range(2)], TabularEvaluator(truth), "a")
-    with pytest.raises(DataError, match="no place"):
-        write_page(summary, tmp_path / "page.md")
+    for name in ("page.md", "missing.md"):
+        with pytest.raises(DataError, match="no place"):
+            write_page(summary, tmp_path / name)
