@@ -71,7 +71,7 @@ def main(
         spaces = [
             SearchSpace(target, parse_budget(text), layer_step=4) for text in budgets or BUDGETS
         ]
-        settings = SearchSettings(trials=trials)
+        settings = SearchSettings(strategy="tpe", trials=trials)
         with Display(console).bar("studies", studies) as advance:
             for seed in range(studies):
                 findings += simulated_study(spaces[seed % len(spaces)], settings, seed)

@@ -70,7 +70,10 @@ def main(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... per budget.")] = 5,
-    trials: Annotated[int | None, typer.Option(min=1, help="Default: the program's own.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="The searching strategy, which random search is compared with.")
+    ] = "tpe",
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the searching strategy.")] = 100,
     samples: Annotated[
         int | None,
         typer.Option(min=1, help="Samples of the search split. Default: the program's own."),
@@ -92,7 +95,8 @@ def main(
     """Measure every cell that is not yet there, print the table, write the JSON."""
     console = Console()
     chosen = {"trials": trials, "samples": samples, "confirm_samples": confirm_samples}
-    settings = SearchSettings(**{name: value for name, value in chosen.items() if value})
+    given = {name: value for name, value in chosen.items() if value}
+    settings = SearchSettings(strategy=strategy, **given)
     try:
         evaluator = make_evaluator(choose_model(model))
         target = target_shape(None, evaluator)

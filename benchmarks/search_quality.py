@@ -42,6 +42,7 @@ from search_quality_tuning import (
     choices_at,
     print_choices,
     read_settings,
+    samples_per_trial,
     write_settings,
 )
 
@@ -121,7 +122,7 @@ def report_jobs(
     """List the cells of the benchmark, whole seeds first, so that a stop leaves whole seeds."""
     chosen = read_settings(settings)
     return [
-        Job(strategy, cost, seed, chosen.get(strategy, {}).get(cost), budgets, tuning=False)
+        Job(strategy, cost, seed, samples_per_trial(chosen, strategy, cost), budgets, tuning=False)
         for seed in range(seeds)
         for cost in costs
         for strategy in strategies

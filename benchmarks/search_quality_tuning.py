@@ -23,6 +23,9 @@ CHOICES = (25, 50, 100, 200, 400)
 FEWEST_TRIALS, MOST_TRIALS = 2, 100
 """Trials that a choice must allow, and that it may allow."""
 
+REFERENCE = "random"
+"""Strategy whose samples per trial those have that were not tuned."""
+
 DECIDES_ITSELF = frozenset({"adaptive", "fitprune"})
 """Strategies that decide on how many samples each trial is measured."""
 
@@ -101,6 +104,25 @@ def read_settings(path: Path) -> Mapping[str, Mapping[int, int | None]]:
         if choice.best:
             best.setdefault(choice.strategy, {})[choice.cost] = choice.samples_per_trial
     return best
+
+
+def samples_per_trial(
+    chosen: Mapping[str, Mapping[int, int | None]], strategy: str, cost: int
+) -> int | None:
+    """Return the samples of a trial that a strategy is run with.
+
+    Args:
+        chosen: What `read_settings` returned.
+        strategy: The strategy.
+        cost: Samples per budget.
+
+    Returns:
+        Its best; what serves random search best where it was not tuned; None where it decides for
+        itself, or nothing was tuned.
+    """
+    if strategy in DECIDES_ITSELF:
+        return None
+    return chosen.get(strategy, {}).get(cost, chosen.get(REFERENCE, {}).get(cost))
 
 
 def print_choices(choices: Sequence[Choice], console: Console) -> None:

@@ -84,6 +84,13 @@ def search(
     timeout: Annotated[
         float, typer.Option(help="Seconds per budget after which no new trial starts.")
     ] = DEFAULT_TIMEOUT,
+    least_gain: Annotated[
+        float,
+        typer.Option(
+            help="End the search when more trials are expected to gain less than so many points "
+            "of relative accuracy (strategy adaptive); 0 for no such end."
+        ),
+    ] = _DEFAULTS.least_gain,
     seed: Annotated[
         int, typer.Option(help="Seed of the search and of the order of the samples.")
     ] = _DEFAULTS.seed,
@@ -192,7 +199,13 @@ def search(
         target=target,
         stages=stages,
         space=space,
-        search={"strategy": strategy, "trials": trials, "timeout": timeout, "seed": seed},
+        search={
+            "strategy": strategy,
+            "trials": trials,
+            "timeout": timeout,
+            "seed": seed,
+            "least_gain": least_gain,
+        },
         tasks={
             "names": split_list(tasks or ()),
             "data": named_folders(task_data or ()),

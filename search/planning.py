@@ -151,7 +151,7 @@ def _identity(
         strategy={
             **strategy.identity(),
             "published_first": search.starts_with_published,
-            "block_size": search.block_size,
+            "block_size": search.block_size or strategy.block_size,
             "samples": search.samples,
             "confirm_samples": search.confirm_samples,
             **_samples_per_trial(search),

@@ -93,7 +93,8 @@ def search_schedules(
     """
     chosen = strategy or make_strategy(settings)
     chosen.prepare(measurements.evaluator)
-    meter = BlockMeter(measurements, chosen.signal, settings.block_size, settings.seed)
+    size = settings.block_size or chosen.block_size
+    meter = BlockMeter(measurements, chosen.signal, size, settings.seed)
     if studies is None:
         studies = [_study_in_memory() for _ in spaces]
     searches = [

@@ -26,7 +26,7 @@ class SearchSettings(BaseModel):
         evaluations: Most samples that trials score; a block that does not fit any more is not
             begun. None for no limit.
         seed: Seed of the sampler and of the order of the samples.
-        block_size: Samples per block of the race.
+        block_size: Samples per block, after each of which is decided; None for the strategy's own.
         samples: Samples of the search split that are used, the same for every schedule; None for
             all of them.
         confirm_samples: The same for the confirm split.
@@ -35,21 +35,24 @@ class SearchSettings(BaseModel):
         published_first: Whether the first trials are the published schedules at the same budget;
             None means yes, except for the random baseline, which is told nothing.
         candidates: How many of the best trials are scored on the confirm split.
+        least_gain: Points of relative accuracy; a search by ``"adaptive"`` ends when more trials
+            are expected to gain less. 0 for no such end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strategy: str = "tpe"
-    trials: int = Field(default=100, ge=1)
+    strategy: str = "adaptive"
+    trials: int = Field(default=500, ge=1)
     timeout: float | None = Field(default=None, gt=0)
     evaluations: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
-    block_size: int = Field(default=50, ge=1)
+    block_size: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
     confirm_samples: int | None = Field(default=None, ge=1)
     samples_per_trial: int | None = Field(default=None, ge=1)
     published_first: bool | None = None
     candidates: int = Field(default=5, ge=1)
+    least_gain: float = Field(default=0.5, ge=0, lt=100)
 
     @field_validator("strategy")
     @classmethod

@@ -67,10 +67,12 @@ class HistoryFigure:
     Attributes:
         numbers: Number of each trial that was scored.
         percent: Relative accuracy of each, in percent of dense.
-        complete: Whether each was scored on as many samples as any; the others were stopped early.
+        complete: Whether each was scored on as many samples as any; the others were stopped early,
+            or not worth more.
         origins: ``"sampler"``, or the published schedule that each was or, after ``"near "``, was
             near to.
-        incumbent: Best complete trial so far, in percent; NaN before the first.
+        incumbent: Best so far of the trials on the most samples, in percent; it may fall when a
+            trial is scored on more than all before.
     """
 
     numbers: tuple[int, ...]
@@ -160,11 +162,10 @@ def history_figure(records: Sequence[TrialRecord]) -> HistoryFigure:
     most = max((record.samples for record in scored), default=0)
     complete = [record.samples == most for record in scored]
     percent = [100 * (record.accuracy or 0.0) for record in scored]
-    incumbent, best = [], float("nan")
-    for value, counts in zip(percent, complete, strict=True):
-        if counts and not value <= best:
-            best = value
-        incumbent.append(best)
+    incumbent, best = [], (0, 0.0)
+    for record, value in zip(scored, percent, strict=True):
+        best = max(best, (record.samples, value))
+        incumbent.append(best[1])
     return HistoryFigure(
         numbers=tuple(record.number for record in scored),
         percent=tuple(percent),

@@ -238,7 +238,7 @@ def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> 
             markerfacecolor="0.6" if complete else "none",
             markeredgecolor="0.6" if complete else "0.78",
             markeredgewidth=0.5,
-            label="trial" if complete else "trial stopped early",
+            label="trial" if complete else "trial on fewer samples",
         )
     for number, value, _, origin in trials:
         method = origin.removeprefix(NEAR)
@@ -261,7 +261,7 @@ def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> 
         history.incumbent,
         where="post",
         color=color_of(SEARCHED, names),
-        label="best so far",
+        label="best on the most samples",
     )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("Trial")

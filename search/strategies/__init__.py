@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from search.strategies.adaptive import AdaptiveStrategy
 from search.strategies.base import Strategy
 from search.strategies.fitprune import FitPrune
 from search.strategies.g_search import GSearch
@@ -59,6 +60,10 @@ def _sampled(kind: type[SamplerStrategy]) -> Callable[[SearchSettings], Strategy
 # strategies in the help costs nothing.
 STRATEGIES: Mapping[str, StrategyEntry] = MappingProxyType(
     {
+        "adaptive": StrategyEntry(
+            "a Gaussian process over schedules, few samples on each, the default",
+            lambda settings: AdaptiveStrategy(settings.least_gain / 100),
+        ),
         "tpe": StrategyEntry("Parzen estimator, with racing", _sampled(Tpe)),
         "random": StrategyEntry("random search with racing, a baseline", _sampled(RandomSearch)),
         "gp": StrategyEntry("Optuna's Gaussian process", _sampled(GaussianProcess)),

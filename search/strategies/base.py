@@ -141,6 +141,9 @@ class Strategy(ABC):
     races: bool = False
     """Whether a trial ends early when it loses against the best one by the paired test."""
 
+    block_size: int = 50
+    """Samples per block of the search split, unless the settings say otherwise."""
+
     shares_budgets: bool = False
     """Whether the budgets of a run are searched together, in turn, each seeing the others."""
 

@@ -7,7 +7,6 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -76,6 +75,8 @@ class Surrogate:
     """
 
     def __init__(self, features: Matrix, means: Vector, variances: Vector) -> None:
+        from scipy.linalg import cho_factor  # imported late: it costs a quarter of a second
+
         self._features = features
         self.length_scale, self.variance = _hyperparameters(features, means, variances)
         own = _covariance(features, features, self.length_scale, self.variance)
@@ -93,6 +94,8 @@ class Surrogate:
         Returns:
             The belief.
         """
+        from scipy.linalg import cho_solve
+
         across = _covariance(features, self._features, self.length_scale, self.variance)
         (places,) = np.nonzero(measured >= 0)
         across[places, measured[places]] += OWN_SHARE * self.variance
@@ -110,6 +113,8 @@ class Surrogate:
         Returns:
             Both, each `(candidates,)`; far cheaper than the whole belief.
         """
+        from scipy.linalg import cho_solve
+
         across = _covariance(features, self._features, self.length_scale, self.variance)
         explained = (across * cho_solve(self._factor, across.T).T).sum(axis=1)
         deviations = np.sqrt(np.maximum(self.variance - explained, 0.0))
@@ -126,6 +131,8 @@ def _covariance(some: Matrix, others: Matrix, length_scale: float, variance: flo
 
 def _constant_mean(factor: tuple[Matrix, bool], means: Vector) -> tuple[float, Vector]:
     """Return the best constant mean, and the weights of what remains."""
+    from scipy.linalg import cho_solve
+
     ones = cho_solve(factor, np.ones(len(means)))
     mean = float(ones @ means / ones.sum())
     return mean, cho_solve(factor, means - mean)
@@ -146,6 +153,8 @@ def _likelihood(
     features: Matrix, means: Vector, variances: Vector, length_scale: float, variance: float
 ) -> float:
     """Return the logarithm of the marginal likelihood, but for a constant."""
+    from scipy.linalg import cho_factor
+
     own = _covariance(features, features, length_scale, variance)
     own[np.diag_indices_from(own)] += OWN_SHARE * variance + variances
     factor = cho_factor(own, lower=True)

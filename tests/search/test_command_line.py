@@ -23,7 +23,7 @@ WRONG = {
     "unknown space": ("--budget-tflops 2 --space small", "--space is 'small'"),
     "unknown strategy": (
         "--budget-tflops 2 --strategy best",
-        "--strategy is 'best': expected one of tpe",
+        "--strategy is 'best': expected one of adaptive",
     ),
     "no trials": ("--budget-tflops 2 --trials 0", "--trials is 0"),
     "negative timeout": ("--budget-tflops 2 --timeout -1", "--timeout is -1"),

@@ -45,7 +45,7 @@ def _search(
     return search_schedule(
         measurements or Measurements(AnalyticEvaluator()),
         space,
-        SearchSettings.model_validate({"block_size": 25, **settings}),
+        SearchSettings.model_validate({"strategy": "tpe", "block_size": 25, **settings}),
         study=study,
     )
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -217,6 +218,15 @@ def test_the_history_ignores_stopped_trials_for_the_incumbent():
     assert history.complete == (True, False, True, True)
     assert history.incumbent == (50.0, 50.0, 70.0, 80.0)
     assert history_figure([]).incumbent == ()
+
+
+def test_the_incumbent_is_the_best_of_those_on_the_most_samples():
+    (first, *_) = _records()
+    grown = [
+        replace(first, number=number, samples=samples, accuracy=accuracy)
+        for number, (samples, accuracy) in enumerate([(25, 0.7), (25, 0.8), (50, 0.6), (25, 0.9)])
+    ]
+    assert history_figure(grown).incumbent == pytest.approx((70, 80, 60, 60))
 
 
 def test_the_schedule_figure_shows_tokens_per_layer(low):
