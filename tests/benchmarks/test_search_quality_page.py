@@ -1,0 +1,71 @@
+"""The page on search quality says what the results hold."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from ground_truth import DATA, MEAN_TOKENS
+from search_quality_page import tables
+from search_quality_records import read_summary
+from search_quality_tuning import DECIDES_ITSELF, read_settings
+from tabular import TabularEvaluator
+from tabular_data import read_ground_truth
+
+from search.strategies import STRATEGIES
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "search-quality.md").read_text(encoding="utf-8")
+COSTS = (250, 1000, 4000, 16_000)
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return read_summary(ROOT / "benchmarks" / "results" / "search-quality.json")
+
+
+@pytest.fixture(scope="module")
+def evaluator():
+    return TabularEvaluator(read_ground_truth(DATA / "ground-truth-embedded.parquet"))
+
+
+def test_the_tables_are_those_of_the_json(summary):
+    assert tables(summary) in PAGE
+
+
+def test_every_strategy_shown_was_run_at_every_budget_and_cost(summary):
+    shown = {each.strategy for each in summary.results}
+    assert {"adaptive", "random", "tpe", "grid"} <= shown <= set(STRATEGIES)
+    expected = {(name, tokens, cost) for name in shown for tokens in MEAN_TOKENS for cost in COSTS}
+    found = {(each.strategy, each.mean_tokens, each.cost) for each in summary.results}
+    assert found == expected
+    assert summary.seeds >= 10
+
+
+def test_the_page_names_the_strategies_that_were_not_run(summary):
+    missing = set(STRATEGIES) - {each.strategy for each in summary.results}
+    (sentence,) = [line for line in PAGE.splitlines() if line.startswith("Not run yet: ")] or [""]
+    assert missing == set(re.findall(r"`([a-z0-9-]+)`", sentence))
+
+
+def test_fixed_samples_per_trial_are_those_that_tuning_found(summary):
+    tuned = read_settings(DATA / "search-quality-settings.json")
+    for result in summary.results:
+        if result.strategy not in DECIDES_ITSELF:
+            assert result.samples_per_trial == tuned[result.strategy][result.cost]
+
+
+def test_the_optima_are_those_of_the_table(summary, evaluator):
+    values = evaluator.relative_accuracies("report")
+    for optimum in summary.optima:
+        for split, value in (("report", optimum.report_best), ("search", optimum.search_best)):
+            assert values[evaluator.optimum(optimum.mean_tokens, split)] == value
+
+
+def test_the_page_counts_the_schedules_of_the_table(evaluator):
+    assert f"{len(evaluator.truth.points) - 1:,} schedules" in PAGE
