@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruners.schedule import Schedule
-from search.strategies.base import SearchState, Strategy
-from search.strategies.seeding import trial_seed
-from search.strategies.spending import Spending, afford
+from search.strategies.gaussian_process_trials import GaussianProcessTrials
 from search.strategies.staircases import curve_cost, point_of_curve
 from space.coding import SearchSpace
 from space.parameters import Dimension, Parameter, Value, check_point, number
 from space.working import working_stages
-
-if TYPE_CHECKING:
-    import optuna
 
 FLATTEST, STEEPEST = 0.1, 10.0
 """Steepness per layer of 32: almost a line, and a step within one layer (VisPCO's kernel)."""
@@ -29,6 +24,9 @@ _LAYERS = 32  # depth that steepness refers to
 
 MOST_TRIALS = 100
 """Trials after which a Gaussian process over three numbers has seen enough."""
+
+RANDOM_TRIALS = 10
+"""Trials before the Gaussian process chooses; Optuna's default."""
 
 _BISECTIONS = 60
 _REACH = 20.0  # a sigmoid's argument at which it is 0 or 1 to eight digits
@@ -144,7 +142,7 @@ class SigmoidSpace(SearchSpace):
         return min(points, key=distance)
 
 
-class PSigmoid(Strategy):
+class PSigmoid(GaussianProcessTrials):
     """Searches the shape of one sigmoid over depth by a Gaussian process (Optuna's `GPSampler`).
 
     Source: P-Sigmoid of Zhao et al., "Accelerating Multimodal LLMs by Searching Optimal Vision
@@ -160,30 +158,12 @@ class PSigmoid(Strategy):
     """
 
     name = "p-sigmoid"
-
-    def __init__(self, samples_per_trial: int | None = None) -> None:
-        self.samples_per_trial = samples_per_trial
+    most_trials = MOST_TRIALS
+    most_random = RANDOM_TRIALS
 
     def space(self, space: SearchSpace) -> SigmoidSpace:
         """Return the space of sigmoid curves."""
         return SigmoidSpace(space)
-
-    def propose(self, state: SearchState) -> optuna.Trial | None:
-        """Let the Gaussian process choose; a third of the trials, 3 to 10, are random."""
-        from optuna.samplers import GPSampler
-
-        if state.trials >= MOST_TRIALS:
-            return None
-        startup = min(10, max(3, self._spending(state).trials // 3))
-        state.study.sampler = GPSampler(n_startup_trials=startup, seed=trial_seed(state))
-        return state.study.ask()
-
-    def blocks_of_a_trial(self, state: SearchState) -> int:
-        """Return the blocks of every trial."""
-        return self._spending(state).blocks
-
-    def _spending(self, state: SearchState) -> Spending:
-        return afford(state, self.samples_per_trial, MOST_TRIALS)
 
 
 @lru_cache(maxsize=1024)

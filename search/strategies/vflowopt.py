@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pruners.schedule import Schedule
-from search.strategies.base import SearchState, Strategy
-from search.strategies.seeding import trial_seed
-from search.strategies.spending import Spending, afford
+from search.strategies.gaussian_process_trials import GaussianProcessTrials
 from search.strategies.staircases import boundaries_of
 from space.coding import SearchSpace
 from space.parameters import Dimension, Value, check_point
-
-if TYPE_CHECKING:
-    import optuna
 
 DEPTHS = (9 / 28, 18 / 28)
 """Where its decoder stages stand: before layers 9 and 18 of LLaVA-OneVision's 28."""
@@ -25,9 +19,6 @@ RANDOM_TRIALS = 27
 
 MOST_TRIALS = 300
 """Trials of its search, as published."""
-
-_FEWEST_RANDOM = 3
-_RANDOM_SHARE = 3  # at most a third of the trials are random
 
 
 class FixedDepths(SearchSpace):
@@ -85,7 +76,7 @@ class FixedDepths(SearchSpace):
         return {dimension.name: point[dimension.name] for dimension in self.parameters}
 
 
-class VFlowOpt(Strategy):
+class VFlowOpt(GaussianProcessTrials):
     """Searches ratios by a Gaussian process, comparing hidden states with those of the dense model.
 
     Source: VFlowOpt (ICCV 2025, arXiv 2508.05211) and its public code as described there; written
@@ -105,28 +96,9 @@ class VFlowOpt(Strategy):
 
     name = "vflowopt"
     signal = "hidden-agreement"
-
-    def __init__(self, samples_per_trial: int | None = None) -> None:
-        self.samples_per_trial = samples_per_trial
+    most_trials = MOST_TRIALS
+    most_random = RANDOM_TRIALS
 
     def space(self, space: SearchSpace) -> FixedDepths:
         """Return the space with fixed boundaries."""
         return FixedDepths(space)
-
-    def propose(self, state: SearchState) -> optuna.Trial | None:
-        """Let the sampler choose; None after the published number of trials."""
-        from optuna.samplers import GPSampler
-
-        if state.trials >= MOST_TRIALS:
-            return None
-        trials = self._spending(state).trials
-        startup = min(RANDOM_TRIALS, max(_FEWEST_RANDOM, trials // _RANDOM_SHARE))
-        state.study.sampler = GPSampler(n_startup_trials=startup, seed=trial_seed(state))
-        return state.study.ask()
-
-    def blocks_of_a_trial(self, state: SearchState) -> int:
-        """Return the blocks of every trial."""
-        return self._spending(state).blocks
-
-    def _spending(self, state: SearchState) -> Spending:
-        return afford(state, self.samples_per_trial, MOST_TRIALS)
