@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +17,9 @@ from pruners.shape import Shape
 from search.evaluators import SPLITS, Evaluator
 from search.measuring import as_measured
 from search.tasks.evaluator import TaskEvaluator
-from space.budgets import Budget
+from studies.file_names import benchmarks_file as benchmarks_file
+from studies.file_names import budget_slug as budget_slug
+from studies.file_names import schedule_file as schedule_file
 from studies.pareto import pareto_points, write_pareto
 from studies.records import trial_records, write_trials
 from studies.report import write_report
@@ -44,22 +45,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def budget_slug(budget: Budget) -> str:
-    """Spell a budget as part of a file name, for example ``"2-tflops"`` or ``"22-percent"``."""
-    text = str(budget).lower().replace("%", " percent")
-    return re.sub(r"[^a-z0-9.]+", "-", text).strip("-")
-
-
-def schedule_file(budget: Budget, budgets: Sequence[Budget]) -> str:
-    """Name the file of a budget's schedule: ``schedule.json`` when there is only one budget."""
-    return "schedule.json" if len(budgets) == 1 else f"schedule-{budget_slug(budget)}.json"
-
-
-def benchmarks_file(budget: Budget, budgets: Sequence[Budget]) -> str:
-    """Name the file of a budget's benchmark figures."""
-    return schedule_file(budget, budgets).replace("schedule", "benchmarks", 1)
 
 
 def measurement_note(evaluator: Evaluator, target: Shape) -> str:

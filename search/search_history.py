@@ -14,12 +14,10 @@ from space.budgets import Budget
 from space.coding import SearchSpace
 from space.parameters import Value
 from studies.records import ACCURACIES_ATTRIBUTE
+from studies.records import MEASURED_ATTRIBUTE as MEASURED_ATTRIBUTE
 
 if TYPE_CHECKING:
     import optuna
-
-MEASURED_ATTRIBUTE = "measured_hash"
-"""User attribute of a trial: content hash of its schedule as the model measures it."""
 
 RACED_OUT_ATTRIBUTE = "raced_out"
 """User attribute of a trial that left the race; its value is a prediction."""

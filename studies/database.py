@@ -23,12 +23,13 @@ WHERE EXISTS (SELECT 1 FROM trials WHERE trials.study_id = studies.study_id)
 """
 
 
-def check_database(path: Path, identity_fingerprint: str) -> None:
+def check_database(path: Path, identity_fingerprint: str, uri: str | None = None) -> None:
     """Refuse a file that is not this study's Optuna database.
 
     Args:
         path: The database.
         identity_fingerprint: Fingerprint of the identity that its trials must belong to.
+        uri: How SQLite shall open it; None for reading and recovering.
 
     Raises:
         StudyError: The file is not SQLite, is damaged, was not written by Optuna, or holds trials
@@ -36,7 +37,8 @@ def check_database(path: Path, identity_fingerprint: str) -> None:
     """
     try:
         # mode=rw: a killed process leaves a write-ahead log that reading must be able to recover.
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as connection:
+        uri = uri or f"{path.resolve().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
             damage = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
             if damage != ["ok"]:
                 raise sqlite3.DatabaseError(damage[0])

@@ -30,6 +30,9 @@ ACCURACIES_ATTRIBUTE = "accuracies"
 """User attribute of a trial whose intermediate values are another signal: relative accuracy by
 block."""
 
+MEASURED_ATTRIBUTE = "measured_hash"
+"""User attribute of a trial: content hash of its schedule as the model measures it."""
+
 _SAMPLES_ATTRIBUTE = "samples"
 
 
@@ -71,6 +74,7 @@ class TrialRecord:
     content_hash: str | None
     seconds: float | None
     origin: str
+    measured_hash: str | None = None
 
 
 def note_schedule(trial: optuna.Trial, schedule: Schedule) -> None:
@@ -164,4 +168,5 @@ def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
         content_hash=noted.get("content_hash"),
         seconds=trial.duration.total_seconds() if finished and trial.duration else None,
         origin=noted.get(ORIGIN_ATTRIBUTE, SAMPLED),
+        measured_hash=noted.get(MEASURED_ATTRIBUTE),
     )

@@ -1,0 +1,24 @@
+"""How the files of a study are called that there is one of per budget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from space.budgets import Budget
+
+
+def budget_slug(budget: Budget | str) -> str:
+    """Spell a budget as part of a file name, for example ``"2-tflops"`` or ``"22-percent"``."""
+    text = str(budget).lower().replace("%", " percent")
+    return re.sub(r"[^a-z0-9.]+", "-", text).strip("-")
+
+
+def schedule_file(budget: Budget | str, budgets: Sequence[Budget] | Sequence[str]) -> str:
+    """Name the file of a budget's schedule: ``schedule.json`` when there is only one budget."""
+    return "schedule.json" if len(budgets) == 1 else f"schedule-{budget_slug(budget)}.json"
+
+
+def benchmarks_file(budget: Budget | str, budgets: Sequence[Budget] | Sequence[str]) -> str:
+    """Name the file of a budget's benchmark figures."""
+    return schedule_file(budget, budgets).replace("schedule", "benchmarks", 1)

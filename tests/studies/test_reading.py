@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from pruners import load_schedule, published, save_schedule
+from pruners.errors import PrunetuneError, StudyError
+from studies.reading import find_studies, read_study
+from studies.snapshots import is_running
+from studies.storage import StudyFolder
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+REPOSITORY = Path(__file__).parents[2]
+
+# A run that says when it has a finished trial and one under way, and then waits to be killed.
+RUN = """
+import sys, time
+from pathlib import Path
+from studies.identity import StudyIdentity
+from studies.storage import StudyFolder
+import optuna
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+identity = StudyIdentity.model_validate_json(sys.argv[2])
+with StudyFolder.open(Path(sys.argv[1]), identity) as folder:
+    study = folder.study("2 TFLOPs")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    study.ask()
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def _files(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _start(folder, identity):
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), identity.model_dump_json()],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def _kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.fixture
+def searched(tmp_path, identity):
+    """A study with three trials at one of its budgets."""
+    folder = tmp_path / "runs" / "first"
+    with StudyFolder.open(folder, identity) as study_folder:
+        study = study_folder.study("2 TFLOPs")
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    return folder
+
+
+def test_a_study_at_rest_is_read_and_nothing_changes(searched, identity):
+    before = _files(searched)
+    stored = read_study(searched)
+    assert _files(searched) == before
+    assert stored.name == "first"
+    assert stored.path == searched
+    assert stored.identity == identity
+    assert [budget.budget for budget in stored.budgets] == ["2 TFLOPs", "4 TFLOPs"]
+    loaded = optuna.load_study(study_name="2 TFLOPs", storage=f"sqlite:///{searched / 'study.db'}")
+    low, high = stored.budgets
+    assert [trial.objective for trial in low.trials] == [trial.value for trial in loaded.trials]
+    assert [trial.parameters for trial in low.trials] == [trial.params for trial in loaded.trials]
+    assert (low.result, low.schedule, low.schedule_path) == (None, None, None)
+    assert high.trials == ()
+
+
+def test_a_study_without_trials_is_read(tmp_path, identity):
+    StudyFolder.open(tmp_path / "new", identity).close()
+    before = _files(tmp_path)
+    stored = read_study(tmp_path / "new")
+    assert [budget.trials for budget in stored.budgets] == [(), ()]
+    assert _files(tmp_path) == before
+
+
+def test_an_exported_schedule_comes_with_its_file(searched):
+    file = searched / "schedule-4-tflops.json"
+    save_schedule(published("visiondrop", tokens=64), file)
+    low, high = read_study(searched).budgets
+    assert low.schedule is None
+    assert high.schedule_path == file
+    assert high.schedule == load_schedule(file)
+
+
+def test_a_running_study_is_read_along_and_a_killed_one_from_a_copy(tmp_path, identity):
+    folder = tmp_path / "study"
+    process = _start(folder, identity)
+    try:
+        assert is_running(folder)
+        states = [trial.state for trial in read_study(folder).budgets[0].trials]
+        assert states == ["complete", "running"]
+    finally:
+        _kill(process)
+    assert not is_running(folder)
+    before = _files(folder)
+    assert folder / "study.db-wal" in before  # its trials are in there
+    states = [trial.state for trial in read_study(folder).budgets[0].trials]
+    assert states == ["complete", "running"]
+    assert _files(folder) == before
+    with StudyFolder.open(folder, identity):  # reading has not stood in the way of going on
+        assert is_running(folder)
+
+
+def test_a_folder_that_may_not_be_written_is_read(searched):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    searched.chmod(0o555)
+    try:
+        assert len(read_study(searched).budgets[0].trials) == 3
+    finally:
+        searched.chmod(0o755)
+
+
+def test_trials_in_a_storage_that_studies_share_are_found_by_name_and_identity(tmp_path, identity):
+    folder, url = tmp_path / "mine", f"sqlite:///{tmp_path / 'shared.db'}"
+    StudyFolder.open(folder, identity).close()
+    for name, fingerprint, trials in (
+        ("mine: 2 TFLOPs", identity.fingerprint, 2),
+        ("other: 2 TFLOPs", identity.fingerprint, 3),
+        ("mine: 4 TFLOPs", "of another study", 4),
+    ):
+        study = optuna.create_study(storage=url, study_name=name, direction="maximize")
+        study.set_user_attr("prunetune:identity", fingerprint)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=trials)
+    low, high = read_study(folder, storage=url).budgets
+    assert [trial.budget for trial in low.trials] == ["2 TFLOPs"] * 2
+    assert high.trials == ()
+
+
+def test_studies_are_found_by_their_identity(tmp_path, identity):
+    for name in ("b", "a"):
+        StudyFolder.open(tmp_path / name, identity).close()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "file.txt").write_text("")
+    assert find_studies(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    for missing in (tmp_path / "nowhere", tmp_path / "file.txt"):
+        with pytest.raises(StudyError, match="cannot be read"):
+            find_studies(missing)
+
+
+def _spoil_identity(folder):
+    (folder / "identity.json").write_text("{")
+
+
+def _remove_identity(folder):
+    (folder / "identity.json").unlink()
+
+
+def _truncate_database(folder):
+    with (folder / "study.db").open("r+b") as file:
+        file.truncate(10_000)
+
+
+def _empty_database(folder):
+    (folder / "study.db").write_bytes(b"")
+
+
+def _overwrite_database(folder):
+    (folder / "study.db").write_bytes(b"prunetune" * 1000)
+
+
+def _spoil_results(folder):
+    (folder / "results.json").write_text(json.dumps([{"budget": 2}]))
+
+
+def _spoil_schedule(folder):
+    (folder / "schedule-2-tflops.json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_spoil_identity, "identity.json is not the identity"),
+        (_remove_identity, "no identity.json"),
+        (_truncate_database, "study.db is not a readable SQLite database"),
+        (_empty_database, "study.db is a SQLite file but no Optuna database"),
+        (_overwrite_database, "study.db is not a readable SQLite database"),
+        (_spoil_results, "results.json does not hold"),
+        (_spoil_schedule, "schedule-2-tflops.json"),
+    ],
+)
+def test_what_is_damaged_is_named_and_stays_as_it_is(searched, spoil, message):
+    spoil(searched)
+    before = _files(searched)
+    with pytest.raises(PrunetuneError, match=message):
+        read_study(searched)
+    assert _files(searched) == before
+
+
+def test_what_does_not_exist_is_said(tmp_path):
+    with pytest.raises(StudyError, match="no such folder"):
+        read_study(tmp_path / "nowhere")
+
+
+def test_an_address_with_a_password_is_not_repeated(tmp_path, identity):
+    StudyFolder.open(tmp_path / "study", identity).close()
+    for url in (
+        "postgresql+psycopg://me:secret-word@127.0.0.1:1/studies",
+        "nosuchdatabase://me:secret-word@127.0.0.1/studies",
+        "me:secret-word@127.0.0.1",
+        f"sqlite:///{tmp_path}/missing/secret-word.db",
+    ):
+        with pytest.raises(StudyError, match="the storage cannot be read") as caught:
+            read_study(tmp_path / "study", storage=url)
+        assert "secret-word" not in str(caught.value)
