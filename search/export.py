@@ -24,6 +24,7 @@ from studies.pareto import pareto_points, write_pareto
 from studies.records import trial_records, write_trials
 from studies.report import write_report
 from studies.results import BudgetResult, write_results
+from studies.stored_scores import IMAGES_FILE, SAMPLES_FILE
 
 if TYPE_CHECKING:
     import optuna
@@ -118,7 +119,7 @@ def now() -> str:
 
 
 def write_samples(evaluator: Evaluator, folder: Path) -> None:
-    """Write which samples a study's splits hold, to ``samples.json``.
+    """Write which samples a study's splits hold, by task and by image.
 
     Args:
         evaluator: What measures.
@@ -127,12 +128,14 @@ def write_samples(evaluator: Evaluator, folder: Path) -> None:
     Raises:
         StudyError: The file cannot be written.
     """
-    splits: dict[str, dict[str, list[str]]] = {}
+    by_task: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
+    by_image: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
     for split in SPLITS:
-        tasks = splits.setdefault(split, {})
         for sample in evaluator.samples(split):
-            tasks.setdefault(sample.task, []).append(sample.identifier)
-    _write_json(splits, folder / "samples.json")
+            by_task[split].setdefault(sample.task, []).append(sample.identifier)
+            by_image[split].setdefault(sample.image, []).append(sample.identifier)
+    _write_json(by_task, folder / SAMPLES_FILE)
+    _write_json(by_image, folder / IMAGES_FILE)
 
 
 def _write_json(content: object, path: Path) -> None:
@@ -188,7 +191,6 @@ def write_study(
     write_results(results, folder / "results.json")
     write_report(results, folder / "report.md")
     write_pareto(pareto_points(results), folder / "pareto.csv")
-    from studies.figures import draw_pareto, draw_schedules  # imported late: it costs a second
+    from studies.plots.job_figures import write_job_figures  # imported late: it costs a second
 
-    draw_pareto(results, records, folder / "pareto")
-    draw_schedules(results, folder / "schedules")
+    write_job_figures(results, records, folder)

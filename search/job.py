@@ -40,6 +40,7 @@ from studies.comparing import compare, split_evidence
 from studies.records import trial_records
 from studies.report import print_report
 from studies.results import DENSE, SEARCHED, BudgetResult
+from studies.run_limits import write_limits
 from studies.storage import StudyFolder
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Job:
         if self._folder.continued:
             self._display.say(f"Continuing the study in {self._folder.path}")
         write_samples(self._plan.evaluator, self._folder.path)
+        write_limits(self._folder.path, self._settings.trials, self._settings.timeout)
         try:
             for spaces in self._searched_together():
                 self._run_budgets(spaces)
