@@ -23,8 +23,8 @@ from pruners.shape import LLAVA_1_5_7B
 from studies.comparing import compare, split_evidence
 from studies.figure_data import history_figure, pareto_figure, schedule_panels
 from studies.figure_style import color_of, in_crowd, legend_label, origin_label
-from studies.figures import draw_pareto, draw_schedules
 from studies.pareto import non_dominated, pareto_points, write_pareto
+from studies.plots.job_figures import write_job_figures
 from studies.records import TrialRecord
 from studies.report import print_report, write_report
 from studies.results import read_results, write_results
@@ -260,16 +260,14 @@ def test_a_crowd_of_schedules_is_grey_but_for_those_that_stand_out(tmp_path):
     assert not any(in_crowd(name, few) for name in few)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as names that leave the axes no room
-        draw_pareto(results[:1], _records(), tmp_path / "one")
-        draw_pareto(results, _records(), tmp_path / "two")
-        draw_schedules(results, tmp_path / "schedules")
+        write_job_figures(results[:1], _records(), tmp_path)
+        write_job_figures(results, _records(), tmp_path)
 
 
 @pytest.mark.parametrize("budgets", [1, 2])
 def test_figures_are_a_vector_pdf_with_real_fonts_and_a_png(tmp_path, low, high, budgets):
     results = [low, high][:budgets]
-    written = draw_pareto(results, _records(), tmp_path / "pareto")
-    written += draw_schedules(results, tmp_path / "schedules")
+    written = write_job_figures(results, _records(), tmp_path)
     names = ["pareto.pdf", "pareto.png", "schedules.pdf", "schedules.png"]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in tmp_path.iterdir()) == names
@@ -281,7 +279,7 @@ def test_figures_are_a_vector_pdf_with_real_fonts_and_a_png(tmp_path, low, high,
             assert b"/CreationDate" not in content
         else:
             with Image.open(path) as image:
-                assert round(image.info["dpi"][0]) == 200
+                assert round(image.info["dpi"][0]) == 300
                 # Not blank: ink of several colours.
                 assert len(image.convert("RGB").getcolors(1 << 24)) > 20
 

@@ -1,122 +1,111 @@
-"""Drawing a study's figures; imports matplotlib and seaborn, so import it late."""
+"""The Pareto figure: relative accuracy against cost, searched beside published and dense."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from studies.figure_data import (
-    HistoryFigure,
-    ParetoFigure,
-    SchedulePanel,
-    Series,
-    history_figure,
-    pareto_figure,
-    schedule_panels,
-)
+from studies.figure_data import HistoryFigure, ParetoFigure, Series, history_figure, pareto_figure
 from studies.figure_style import (
+    SMALL_POINTS,
+    Width,
     color_of,
     in_crowd,
+    inches,
     is_crowd,
     legend_label,
     marker_of,
     origin_label,
-    save,
-    style,
     unique_legend,
+    wrapped,
 )
 from studies.records import NEAR, SAMPLED, TrialRecord
 from studies.results import DENSE, SEARCHED, BudgetResult
 
-COLUMN_INCHES = 3.4
-"""Width of one column of a two-column paper."""
-
-PAGE_INCHES = 6.9
-"""Width of both columns."""
-
 _DODGE_POINTS = 3.5  # markers at the same cost stand this far apart
 
 
-def draw_pareto(
-    results: Sequence[BudgetResult], records: Sequence[TrialRecord], stem: Path
-) -> list[Path]:
-    """Draw relative accuracy against cost.
+def pareto(results: Sequence[BudgetResult], width: Width) -> Figure:
+    """Draw relative accuracy against cost over several budgets.
 
-    With several budgets: the searched schedules as a line, dense and the published schedules as
-    other markers, with 95 % intervals. With one budget, where all cost the same: the schedules side
-    by side, and beside them the search's own trials. Of more schedules than colours tell apart, the
-    others are grey; with one budget they are named below each other.
+    The searched schedules are a line, dense and the published schedules other markers, with 95 %
+    intervals. Of more schedules than colours tell apart, the others are grey.
 
     Args:
         results: One result per budget.
-        records: The trials; shown with one budget only.
-        stem: Path of the files without their suffix.
+        width: How wide.
 
     Returns:
-        The files written: a vector PDF with embedded fonts, and a PNG.
+        The figure.
 
     Raises:
-        StudyError: There is no result, or a file cannot be written.
+        StudyError: There is no result.
     """
     content = pareto_figure(results)
-    with style():
-        if len(results) > 1:
-            figure = Figure(figsize=(COLUMN_INCHES, 2.9), layout="constrained")
-            _draw_front(figure.subplots(), content)
-        else:
-            crowded = is_crowd([series.name for series in content.series])
-            height = 1.2 + 0.18 * len(content.series) if crowded else 2.7
-            figure = Figure(figsize=(PAGE_INCHES, height), layout="constrained")
-            left, right = figure.subplots(1, 2, sharey=not crowded, width_ratios=(3, 2))
-            _draw_history(left, history_figure(records), content)
-            if crowded:
-                _draw_list(right, content)
-            else:
-                _draw_side_by_side(right, content)
-            handles, labels = left.get_legend_handles_labels()
-            unique = dict(zip(labels, handles, strict=True))
-            figure.legend(
-                unique.values(), unique.keys(), loc="outside lower left", ncols=5, frameon=False
-            )
-        figure.suptitle(_wrapped(content.title, figure.get_figwidth()), fontsize="medium")
-        return save(figure, stem)
+    figure = Figure(figsize=(inches(width), 2.9), layout="constrained")
+    _draw_front(figure.subplots(), content)
+    figure.suptitle(wrapped(content.title, inches(width)), fontsize="medium")
+    return figure
 
 
-def draw_schedules(results: Sequence[BudgetResult], stem: Path) -> list[Path]:
-    """Draw the schedules themselves: visual tokens alive in each decoder layer.
+def comparison(results: Sequence[BudgetResult], width: Width) -> Figure:
+    """Draw the schedules of one budget, which cost the same, below each other.
 
     Args:
-        results: One result per budget, a panel each.
-        stem: Path of the files without their suffix.
+        results: The result of one budget.
+        width: How wide.
 
     Returns:
-        The files written: a vector PDF with embedded fonts, and a PNG.
+        The figure.
 
     Raises:
-        StudyError: A file cannot be written.
+        StudyError: There is no result.
     """
-    panels = schedule_panels(results)
-    columns = 2 if len(panels) in (2, 4) else min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    width = COLUMN_INCHES if columns == 1 else PAGE_INCHES
-    with style():
-        figure = Figure(figsize=(width, 0.4 + 2.1 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, panel in zip(axes, panels, strict=False):
-            _draw_panel(axis, panel)
-        for axis in axes[len(panels) :]:
-            axis.set_visible(False)
-        for axis in axes[::columns]:
-            axis.set_ylabel("Visual tokens alive")
-        unique_legend(axes[0])
-        figure.supxlabel(f"Decoder layer of {panels[0].priced_for}", fontsize="medium")
-        return save(figure, stem)
+    content = pareto_figure(results)
+    height = 1.2 + 0.18 * len(content.series)
+    figure = Figure(figsize=(inches(width), height), layout="constrained")
+    axis = figure.subplots()
+    _draw_list(axis, content)
+    axis.set_title(wrapped(content.title, inches(width)), fontsize="medium")
+    return figure
+
+
+def comparison_and_search(
+    results: Sequence[BudgetResult], records: Sequence[TrialRecord]
+) -> Figure:
+    """Draw the schedules of one budget beside the trials of its search, on both columns.
+
+    Args:
+        results: The result of one budget.
+        records: Its trials.
+
+    Returns:
+        The figure.
+
+    Raises:
+        StudyError: There is no result.
+    """
+    content = pareto_figure(results)
+    crowded = is_crowd([series.name for series in content.series])
+    height = 1.2 + 0.18 * len(content.series) if crowded else 2.7
+    width = inches("page")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=not crowded, width_ratios=(3, 2))
+    _draw_history(left, history_figure(records), content)
+    if crowded:
+        _draw_list(right, content)
+    else:
+        _draw_side_by_side(right, content)
+    right.set_title("Report split, with 95 % intervals", fontsize="medium")
+    handles, labels = left.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside lower left", ncols=5, frameon=False)
+    figure.suptitle(wrapped(content.title, width), fontsize="medium")
+    return figure
 
 
 def _draw_front(axis: Axes, content: ParetoFigure) -> None:
@@ -183,7 +172,7 @@ def _draw_side_by_side(axis: Axes, content: ParetoFigure) -> None:
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
-            fontsize="small",
+            fontsize=SMALL_POINTS,
         )
     axis.axhline(100, color="0.25", linewidth=0.6, linestyle=":", zorder=0)
     axis.set_xticks(
@@ -192,7 +181,6 @@ def _draw_side_by_side(axis: Axes, content: ParetoFigure) -> None:
     )
     axis.set_xlim(-0.5, len(names) - 0.5)
     axis.set_xlabel(content.cost_label)
-    axis.set_title("Report split, with 95 % intervals", fontsize="medium")
 
 
 def _draw_list(axis: Axes, content: ParetoFigure) -> None:
@@ -219,7 +207,6 @@ def _draw_list(axis: Axes, content: ParetoFigure) -> None:
     )
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel(f"{content.accuracy_label}\nBeside the names: TFLOPs of a prefill")
-    axis.set_title("Report split, with 95 % intervals", fontsize="medium")
 
 
 def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> None:
@@ -267,29 +254,3 @@ def _draw_history(axis: Axes, history: HistoryFigure, content: ParetoFigure) -> 
     axis.set_xlabel("Trial")
     axis.set_ylabel("Relative accuracy (% of dense)")
     axis.set_title("Search split", fontsize="medium")
-
-
-def _draw_panel(axis: Axes, panel: SchedulePanel) -> None:
-    names = list(panel.tokens)
-    for name, tokens in panel.tokens.items():
-        axis.stairs(
-            tokens,
-            range(len(tokens) + 1),
-            baseline=None,
-            color=color_of(name, names),
-            # Thick and below, so that a schedule equal to it stays visible.
-            linewidth=3 if name == SEARCHED else 0.7 if in_crowd(name, names) else 1.2,
-            linestyle="-" if name == SEARCHED else ("--", "-.", ":")[names.index(name) % 3],
-            label=legend_label(name, names),
-            zorder=1 if in_crowd(name, names) else 2 if name == SEARCHED else 3,
-        )
-    layers = len(next(iter(panel.tokens.values())))
-    axis.set_xlim(0, layers)
-    axis.set_ylim(bottom=0)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 8, 10]))
-    title = f"{panel.title} (dense: {panel.dense_tokens} tokens)"
-    axis.set_title(_wrapped(title, COLUMN_INCHES), fontsize="medium")
-
-
-def _wrapped(text: str, inches: float) -> str:
-    return "\n".join(textwrap.wrap(text, int(inches * 17)))  # 17 characters fit on an inch
