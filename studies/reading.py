@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pruners.atomic import TEMPORARY_PREFIX
 from pruners.errors import StudyError
 from pruners.files import load_schedule
 from pruners.schedule import Schedule
@@ -75,7 +76,11 @@ def find_studies(root: Path) -> list[Path]:
         StudyError: There is no such folder, or it cannot be read.
     """
     try:
-        return sorted(path for path in root.iterdir() if (path / IDENTITY_FILE).exists())
+        return sorted(
+            path
+            for path in root.iterdir()
+            if (path / IDENTITY_FILE).exists() and not path.name.startswith(TEMPORARY_PREFIX)
+        )
     except OSError as error:
         raise StudyError(f"{root} cannot be read ({error.strerror or error})") from error
 

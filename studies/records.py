@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pruners.errors import StudyError
 from pruners.schedule import Schedule
@@ -58,6 +59,8 @@ class TrialRecord:
         seconds: Wall-clock time from asked to told; None while unfinished.
         origin: ``"sampler"``, or the published schedule that the trial is or, after ``"near "``,
             is near to.
+        measured_hash: Hash of the schedule as the model measures it; None until decoded.
+        finished: When it was told; None while unfinished.
     """
 
     number: int
@@ -75,6 +78,7 @@ class TrialRecord:
     seconds: float | None
     origin: str
     measured_hash: str | None = None
+    finished: datetime | None = None
 
 
 def note_schedule(trial: optuna.Trial, schedule: Schedule) -> None:
@@ -130,22 +134,32 @@ def write_trials(records: Sequence[TrialRecord], path: Path) -> None:
     Raises:
         StudyError: The file cannot be written.
     """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        write_rows(records, file)
+
+
+def write_rows(records: Sequence[TrialRecord], file: TextIO) -> None:
+    """Write the lines of ``trials.csv``.
+
+    Args:
+        records: Trials of any number of budgets.
+        file: Where to write.
+    """
     names = sorted({name for record in records for name in record.parameters})
     columns = [
         "budget", "number", "state", "origin", "objective", "accuracy", "samples", "tflops",
         "mean_visual_tokens", "layers", "visual_tokens", "seconds", "content_hash",
     ]  # fmt: skip
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, [*columns, *names], lineterminator="\n")
-        writer.writeheader()
-        for record in records:
-            row = {column: getattr(record, column) for column in columns}
-            row["layers"] = " ".join(map(str, record.layers))
-            row["visual_tokens"] = " ".join(map(str, record.visual_tokens))
-            writer.writerow(row | record.parameters)
+    writer = csv.DictWriter(file, [*columns, *names], lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        row = {column: getattr(record, column) for column in columns}
+        row["layers"] = " ".join(map(str, record.layers))
+        row["visual_tokens"] = " ".join(map(str, record.visual_tokens))
+        writer.writerow(row | record.parameters)
 
 
 def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
@@ -169,4 +183,5 @@ def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
         seconds=trial.duration.total_seconds() if finished and trial.duration else None,
         origin=noted.get(ORIGIN_ATTRIBUTE, SAMPLED),
         measured_hash=noted.get(MEASURED_ATTRIBUTE),
+        finished=trial.datetime_complete,
     )

@@ -61,7 +61,7 @@ def read_samples(folder: Path, split: str) -> Samples:
         StudyError: The study has not got so far as to say, or a file is damaged.
     """
     by_task = _read_groups(folder / SAMPLES_FILE, split)
-    images = {}
+    images: dict[str, str] = {}
     if (folder / IMAGES_FILE).exists():
         for image, names in _read_groups(folder / IMAGES_FILE, split).items():
             images |= dict.fromkeys(names, image)

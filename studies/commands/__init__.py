@@ -1,0 +1,1 @@
+"""``prunetune studies`` and ``prunetune dashboard``: seeing, publishing and removing studies."""

@@ -1,0 +1,253 @@
+"""The command line of `prunetune studies`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import to_json
+from rich.console import Console
+
+from pruners.errors import PrunetuneError, StudyError
+from studies.commands import tables
+from studies.commands.exporting import ExportFormat, export_study
+from studies.commands.finding import study_folder
+from studies.commands.options import (
+    RUNS,
+    BudgetOption,
+    IntervalOption,
+    JsonOption,
+    OutOption,
+    StorageOption,
+    StudyArgument,
+)
+from studies.commands.watching import watch as watch_study
+from studies.progress import read_progress
+from studies.reading import StoredStudy, find_studies, read_study
+from studies.report import print_report
+
+USER_ERROR = 2
+"""Exit status for what the user can mend, as the shell's own for wrong usage."""
+
+_FILE_COLUMNS = 120
+_HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+application = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings=_HELP,
+    help="See, publish and remove studies; only delete changes anything.",
+)
+
+
+@application.command("list")
+def list_studies(
+    out: OutOption = RUNS, storage: StorageOption = None, as_json: JsonOption = False
+) -> None:
+    """List the studies in a folder."""
+    found, damaged = [], []
+    for folder in find_studies(out):
+        try:
+            found.append(read_progress(folder, storage))
+        except PrunetuneError as error:
+            damaged.append(str(error))
+    if as_json:
+        _print_json(found)
+    elif found:
+        console().print(tables.studies_table(found))
+    elif not damaged:
+        typer.echo(f"{out} holds no studies yet.")
+    for message in damaged:
+        typer.echo(f"error: {message}", err=True)
+    if damaged:
+        raise typer.Exit(USER_ERROR)
+
+
+@application.command()
+def status(
+    study: StudyArgument,
+    out: OutOption = RUNS,
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run ends, as watch does.")
+    ] = False,
+    interval: IntervalOption = 1.0,
+) -> None:
+    """Say how far a study has come.
+
+    Trials, the best of them, samples measured, and how long its search goes on at most.
+    """
+    folder = study_folder(study, out)
+    if follow:
+        if as_json:
+            raise StudyError("--follow and --json do not go together; ask for one of them")
+        watch_study(folder, storage, console(), interval)
+    elif as_json:
+        _print_json(read_progress(folder, storage))
+    else:
+        console().print(tables.progress_panel(read_progress(folder, storage)))
+
+
+@application.command()
+def watch(
+    study: StudyArgument,
+    out: OutOption = RUNS,
+    storage: StorageOption = None,
+    interval: IntervalOption = 1.0,
+) -> None:
+    """Watch a running study until it ends.
+
+    Ctrl-C ends the watching, not the study.
+    """
+    watch_study(study_folder(study, out), storage, console(), interval)
+
+
+@application.command()
+def show(
+    study: StudyArgument,
+    out: OutOption = RUNS,
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a study found, and of what.
+
+    Its identity, the table of its results, and the stages of its schedules.
+    """
+    stored = read_study(study_folder(study, out), storage)
+    if as_json:
+        _print_json(_as_json(stored))
+        return
+    shown = console()
+    shown.print(tables.identity_table(stored))
+    print_report([each.result for each in stored.budgets if each.result is not None], shown)
+    for budget in stored.budgets:
+        if budget.schedule is not None:
+            typer.echo(f"\n{budget.budget}: {budget.schedule_path}")
+            shown.print(tables.schedule_table(budget.schedule))
+            if budget.schedule.evidence is not None:
+                typer.echo(budget.schedule.evidence.note)
+        else:
+            typer.echo(f"\n{budget.budget}: no schedule yet, {len(budget.trials)} trials")
+
+
+@application.command()
+def export(
+    study: StudyArgument,
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="All trials as csv, json or parquet; or the schedule."),
+    ] = "csv",
+    to: Annotated[
+        Path | None, typer.Option(help="File to write or replace; by default standard output.")
+    ] = None,
+    budget: BudgetOption = None,
+    out: OutOption = RUNS,
+    storage: StorageOption = None,
+) -> None:
+    """Export a study's trials or its schedule."""
+    stored = read_study(study_folder(study, out), storage)
+    export_study(stored, form, budget, to)
+
+
+@application.command()
+def compare(
+    studies: Annotated[
+        list[str], typer.Argument(metavar="STUDY...", help="Two studies or more, names or paths.")
+    ],
+    out: OutOption = RUNS,
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what studies found.
+
+    Differences are paired where the studies measured the same model on the same samples.
+    """
+    # Imported late: statistics take a second to load.
+    from studies.study_comparison import compare_studies
+
+    folders = [study_folder(study, out) for study in studies]
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise StudyError(f"compare needs two different studies or more; given {', '.join(studies)}")
+    comparison = compare_studies([read_study(folder, storage) for folder in folders])
+    if as_json:
+        _print_json(comparison)
+    elif not comparison.budgets:
+        raise StudyError(f"{', '.join(studies)} have no budget in common")
+    else:
+        console().print(tables.comparison_panel(comparison, studies[0]))
+
+
+@application.command()
+def delete(
+    study: StudyArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    out: OutOption = RUNS,
+) -> None:
+    """Remove a study's folder with everything in it."""
+    from studies.deleting import delete_study
+
+    folder = study_folder(study, out)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise StudyError(f"nobody can be asked whether to remove {folder}; say so with --yes")
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files) / 1e6
+        if not typer.confirm(f"Remove {folder} with {len(files)} files ({size:.1f} MB)?"):
+            typer.echo("Nothing was removed.")
+            raise typer.Exit(1)
+    delete_study(folder)
+    typer.echo(f"Removed {folder}.")
+
+
+def console() -> Console:
+    """A console as wide as its terminal; without one, wide enough for the tables."""
+    shown = Console()
+    return shown if shown.is_terminal else Console(width=_FILE_COLUMNS)
+
+
+def run_studies(arguments: Sequence[str]) -> int:
+    """Run ``prunetune studies``.
+
+    Args:
+        arguments: Command-line arguments after ``studies``.
+
+    Returns:
+        Exit status: 0 when done, 2 for a user's mistake.
+    """
+    command = typer.main.get_command(application)
+    try:
+        command.main(args=list(arguments), prog_name="prunetune studies", standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except PrunetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def _as_json(study: StoredStudy) -> dict[str, Any]:
+    """What `show` prints as JSON: all but the trials, which `export` gives."""
+    return {
+        "name": study.name,
+        "path": study.path,
+        "identity": study.identity,
+        "budgets": [
+            {
+                "budget": stored.budget,
+                "trials": len(stored.trials),
+                "result": stored.result,
+                "schedule": stored.schedule,
+                "schedule_path": stored.schedule_path,
+            }
+            for stored in study.budgets
+        ],
+    }
+
+
+def _print_json(content: object) -> None:
+    typer.echo(to_json(content, indent=1))

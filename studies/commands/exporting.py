@@ -1,0 +1,70 @@
+"""What `prunetune studies export` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from pruners.errors import StudyError
+from pruners.files import save_schedule
+from studies.reading import StoredBudget, StoredStudy
+
+ExportFormat = Literal["csv", "json", "parquet", "schedule"]
+
+
+def export_study(
+    study: StoredStudy, form: ExportFormat, budget: str | None, to: Path | None
+) -> None:
+    """Write a study's trials or its schedule.
+
+    Args:
+        study: The study.
+        form: Format of the trials, or ``"schedule"``.
+        budget: One of its budgets; None for the trials of all, or the schedule of the only one.
+        to: The file to write or replace; None for standard output.
+
+    Raises:
+        StudyError: There is no such budget, or no schedule yet, or the file cannot be written.
+    """
+    if form == "schedule":
+        _export_schedule(_one_budget(study, budget), study, to)
+    else:
+        chosen = study.budgets if budget is None else (_one_budget(study, budget),)
+        _export_trials(chosen, form, to)
+
+
+def _one_budget(study: StoredStudy, budget: str | None) -> StoredBudget:
+    if budget is None and len(study.budgets) == 1:
+        return study.budgets[0]
+    for stored in study.budgets:
+        if stored.budget == budget:
+            return stored
+    names = ", ".join(repr(stored.budget) for stored in study.budgets)
+    given = "which is wanted?" if budget is None else f"not {budget!r}"
+    raise StudyError(f"{study.name} has the budgets {names}; {given} Give one with --budget")
+
+
+def _export_schedule(stored: StoredBudget, study: StoredStudy, to: Path | None) -> None:
+    if stored.schedule is None or stored.schedule_path is None:
+        raise StudyError(f"{study.name} has no schedule at {stored.budget} yet; let its run go on")
+    if to is None:
+        typer.echo(stored.schedule_path.read_text(encoding="utf-8"), nl=False)
+    else:
+        save_schedule(stored.schedule, to)
+
+
+def _export_trials(
+    budgets: Sequence[StoredBudget], form: Literal["csv", "json", "parquet"], to: Path | None
+) -> None:
+    from studies.trial_tables import trials_text, write_table
+
+    records = [record for stored in budgets for record in stored.trials]
+    if to is not None:
+        write_table(records, form, to)
+    elif form == "parquet":
+        raise StudyError("parquet is not for reading on a terminal; name a file with --to")
+    else:
+        typer.echo(trials_text(records, form), nl=False)

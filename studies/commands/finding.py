@@ -1,0 +1,38 @@
+"""From what users type to the folder of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pruners.errors import StudyError
+from studies.reading import find_studies
+from studies.storage import IDENTITY_FILE
+
+_MOST_NAMES = 8
+
+
+def study_folder(study: str, out: Path) -> Path:
+    """Find a study's folder.
+
+    Args:
+        study: Its name, or a path to its folder.
+        out: The folder that holds the studies.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StudyError: There is no such study; the message names those that there are.
+    """
+    for folder in (out / study, Path(study)):
+        if (folder / IDENTITY_FILE).exists():
+            return folder
+    if not out.is_dir():
+        raise StudyError(
+            f"there is no study {study!r}, and no folder {out}; name the one with --out"
+        )
+    names = [folder.name for folder in find_studies(out)]
+    if not names:
+        raise StudyError(f"there is no study {study!r}: {out} holds none; name another with --out")
+    shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    raise StudyError(f"there is no study {study!r} in {out}; there are {shown}")
