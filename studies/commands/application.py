@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from pruners.errors import PrunetuneError, StudyError
 from studies.commands import tables
+from studies.commands.entry import USER_ERROR
 from studies.commands.exporting import ExportFormat, export_study
 from studies.commands.finding import study_folder
 from studies.commands.options import (
@@ -28,9 +28,6 @@ from studies.commands.watching import watch as watch_study
 from studies.progress import read_progress
 from studies.reading import StoredStudy, find_studies, read_study
 from studies.report import print_report
-
-USER_ERROR = 2
-"""Exit status for what the user can mend, as the shell's own for wrong usage."""
 
 _FILE_COLUMNS = 120
 _HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -208,26 +205,6 @@ def console() -> Console:
     """A console as wide as its terminal; without one, wide enough for the tables."""
     shown = Console()
     return shown if shown.is_terminal else Console(width=_FILE_COLUMNS)
-
-
-def run_studies(arguments: Sequence[str]) -> int:
-    """Run ``prunetune studies``.
-
-    Args:
-        arguments: Command-line arguments after ``studies``.
-
-    Returns:
-        Exit status: 0 when done, 2 for a user's mistake.
-    """
-    command = typer.main.get_command(application)
-    try:
-        command.main(args=list(arguments), prog_name="prunetune studies", standalone_mode=True)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    except PrunetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    return 0
 
 
 def _as_json(study: StoredStudy) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""Where the command line goes when its first word names what to do with studies."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from pruners.errors import PrunetuneError
+
+COMMANDS = ("studies", "dashboard")
+"""First words of command lines that search nothing."""
+
+USER_ERROR = 2
+"""Exit status for what the user can mend, as the shell's own for wrong usage."""
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run ``prunetune studies`` or ``prunetune dashboard``.
+
+    Args:
+        arguments: Command-line arguments without the program's name, the first one of `COMMANDS`.
+
+    Returns:
+        Exit status: 0 when done, 2 for a user's mistake.
+    """
+    name, *others = arguments
+    command = typer.main.get_command(_application(name))
+    try:
+        # Standalone mode ends the process itself, also after printing usage errors.
+        command.main(args=others, prog_name=f"prunetune {name}", standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except PrunetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def _application(name: str) -> typer.Typer:
+    if name == "dashboard":
+        from studies.commands import dashboard
+
+        return dashboard.application
+    from studies.commands import application
+
+    return application.application
