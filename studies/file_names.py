@@ -22,3 +22,9 @@ def schedule_file(budget: Budget | str, budgets: Sequence[Budget] | Sequence[str
 def benchmarks_file(budget: Budget | str, budgets: Sequence[Budget] | Sequence[str]) -> str:
     """Name the file of a budget's benchmark figures."""
     return schedule_file(budget, budgets).replace("schedule", "benchmarks", 1)
+
+
+def scores_file(budget: Budget | str, budgets: Sequence[Budget] | Sequence[str]) -> str:
+    """Name the table of a budget's scores, sample by sample."""
+    name = schedule_file(budget, budgets).replace("schedule", "scores", 1)
+    return name.replace(".json", ".csv")
