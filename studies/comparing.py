@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from pruners.errors import DataError, StudyError
 from pruners.schedule import Schedule, SplitEvidence
 from studies.results import DENSE, SEARCHED, BudgetResult, Comparison, ScheduleResult
 from studies.statistics import differences, paired_interval, relative_accuracy, task_accuracies
+
+_TASK_RESAMPLES = 2_000
+"""Bootstrap resamples of the intervals of single tasks, which are many."""
 
 
 def split_evidence(
@@ -110,6 +114,7 @@ def compare(
                 schedules[name],
                 split_evidence(scores[name], dense_scores, tasks, images),
                 (measured_shares or {}).get(name),
+                _task_intervals(scores[name], dense_scores, tasks, images),
             )
             for name in (SEARCHED, *others)
         ),
@@ -124,7 +129,11 @@ def _priced_for(schedule: Schedule) -> str:
 
 
 def _schedule_result(
-    name: str, schedule: Schedule, evidence: SplitEvidence, measured_share: float | None
+    name: str,
+    schedule: Schedule,
+    evidence: SplitEvidence,
+    measured_share: float | None,
+    task_intervals: dict[str, tuple[float, float]],
 ) -> ScheduleResult:
     if schedule.cost is None:
         raise StudyError(f"the schedule {name!r} is not priced; price it before it is reported")
@@ -135,4 +144,23 @@ def _schedule_result(
         visual_tokens_per_layer=schedule.cost.visual_tokens_per_layer,
         evidence=evidence,
         measured_share=measured_share,
+        task_intervals=task_intervals,
     )
+
+
+def _task_intervals(
+    scores: ArrayLike, dense_scores: ArrayLike, tasks: Sequence[str], images: Sequence[str] | None
+) -> dict[str, tuple[float, float]]:
+    """Interval of the relative accuracy on each task alone."""
+    intervals = {}
+    for task in sorted(set(tasks)):
+        chosen = [place for place, each in enumerate(tasks) if each == task]
+        low, high = paired_interval(
+            np.asarray(scores)[chosen],
+            np.asarray(dense_scores)[chosen],
+            [task] * len(chosen),
+            images=None if images is None else [images[place] for place in chosen],
+            resamples=_TASK_RESAMPLES,
+        )
+        intervals[task] = (low, high)
+    return intervals

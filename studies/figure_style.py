@@ -46,7 +46,7 @@ in grey, and after those three colours of his "vibrant" and other schemes
 _MARKERS = {SEARCHED: "o", DENSE: "*", "visiondrop": "s", "desap": "^"}
 _OTHER_MARKERS = ("D", "v", "P", "X")
 _LINES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2.5)))
-_HATCHES = ("", "////", "....", "xxxx", "----", "++++", "oooo", "||||")
+_HATCHES = ("", "/////", "\\\\\\\\\\", "xxxx", "-----", "|||||", "++++", "//---")
 
 
 @contextmanager
@@ -115,7 +115,8 @@ def wrapped(text: str, width: float) -> str:
     Returns:
         The text in lines.
     """
-    return "\n".join(textwrap.wrap(text, int(width * 17)))  # 17 characters fit on an inch
+    characters = int(width * 17)  # so many fit on an inch
+    return "\n".join(textwrap.wrap(text, characters, break_long_words=False))
 
 
 def is_crowd(names: Sequence[str]) -> bool:

@@ -39,6 +39,7 @@ class ScheduleResult(_Record):
         evidence: What was measured.
         measured_share: Visual tokens on the measured model as a share of its own, averaged over its
             layers; those and whole tokens cannot follow every schedule. None where it is not known.
+        task_intervals: 95 % interval of the relative accuracy on each task alone.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ScheduleResult(_Record):
     visual_tokens_per_layer: tuple[int, ...]
     evidence: SplitEvidence
     measured_share: float | None = None
+    task_intervals: dict[str, tuple[float, float]] = {}
 
 
 class Comparison(_Record):

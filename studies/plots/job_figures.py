@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.figure_style import style
+from studies.figure_data import pareto_figure
+from studies.figure_style import style, wrapped
 from studies.plots.files import Format, save_figure
 from studies.plots.pareto import comparison_and_search, pareto
 from studies.plots.staircase import staircase
@@ -39,5 +40,7 @@ def write_job_figures(
             front = pareto(results, "column")
         else:
             front = comparison_and_search(results, records)
+        title = pareto_figure(results).title  # in a paper the caption says it
+        front.suptitle(wrapped(title, front.get_figwidth()), fontsize="medium")
         written = save_figure(front, folder / "pareto", _FORMATS)
         return written + save_figure(staircase(results, "page"), folder / "schedules", _FORMATS)

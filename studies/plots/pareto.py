@@ -21,7 +21,6 @@ from studies.figure_style import (
     marker_of,
     origin_label,
     unique_legend,
-    wrapped,
 )
 from studies.records import NEAR, SAMPLED, TrialRecord
 from studies.results import DENSE, SEARCHED, BudgetResult
@@ -48,7 +47,6 @@ def pareto(results: Sequence[BudgetResult], width: Width) -> Figure:
     content = pareto_figure(results)
     figure = Figure(figsize=(inches(width), 2.9), layout="constrained")
     _draw_front(figure.subplots(), content)
-    figure.suptitle(wrapped(content.title, inches(width)), fontsize="medium")
     return figure
 
 
@@ -68,9 +66,7 @@ def comparison(results: Sequence[BudgetResult], width: Width) -> Figure:
     content = pareto_figure(results)
     height = 1.2 + 0.18 * len(content.series)
     figure = Figure(figsize=(inches(width), height), layout="constrained")
-    axis = figure.subplots()
-    _draw_list(axis, content)
-    axis.set_title(wrapped(content.title, inches(width)), fontsize="medium")
+    _draw_list(figure.subplots(), content)
     return figure
 
 
@@ -92,8 +88,7 @@ def comparison_and_search(
     content = pareto_figure(results)
     crowded = is_crowd([series.name for series in content.series])
     height = 1.2 + 0.18 * len(content.series) if crowded else 2.7
-    width = inches("page")
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(inches("page"), height), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=not crowded, width_ratios=(3, 2))
     _draw_history(left, history_figure(records), content)
     if crowded:
@@ -104,7 +99,6 @@ def comparison_and_search(
     handles, labels = left.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique.keys(), loc="outside lower left", ncols=5, frameon=False)
-    figure.suptitle(wrapped(content.title, width), fontsize="medium")
     return figure
 
 

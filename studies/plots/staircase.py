@@ -65,8 +65,8 @@ def staircase(results: Sequence[BudgetResult], width: Width) -> Figure:
     unique_legend(figure, loc="outside upper center", ncols=3 if width == "column" else 6)
     figure.supylabel("Visual tokens alive", fontsize="medium")
     dense = panels[0].dense_tokens
-    text = f"Decoder layer of {panels[0].priced_for} (dense: {dense} visual tokens)"
-    figure.supxlabel(wrapped(text, inches(width)), fontsize="medium")
+    text = f"Decoder layer of {panels[0].priced_for}\n(dense: {dense} visual tokens)"
+    figure.supxlabel(text, fontsize="medium")
     return figure
 
 
@@ -93,6 +93,6 @@ def _draw_panel(axis: Axes, panel: SchedulePanel, width: float) -> None:
     layers = len(next(iter(panel.tokens.values())))
     axis.set_xlim(0, layers)
     axis.set_ylim(bottom=0)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 8, 10]))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, steps=[1, 2, 4, 8, 10]))
     axis.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axis.set_title(wrapped(panel.title, width), fontsize="medium")
