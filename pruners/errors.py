@@ -1,5 +1,35 @@
 """Every error that this distribution raises on purpose."""
 
+_LONGEST_VALUE, _LONGEST_TEXT = 80, 400  # characters that a message shows
+
+
+def shown(value: object) -> str:
+    """Spell a value as a message shows it: escaped, and cut where it is long.
+
+    Args:
+        value: What was given.
+
+    Returns:
+        One short line.
+    """
+    return _cut(repr(value), _LONGEST_VALUE)
+
+
+def shortened(text: object) -> str:
+    """Cut what another library says where it repeats long values.
+
+    Args:
+        text: The other library's message or error.
+
+    Returns:
+        Its beginning.
+    """
+    return _cut(str(text), _LONGEST_TEXT)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
 
 class PrunetuneError(Exception):
     """Root of all errors raised on purpose; its message says what was given, expected and to do."""
@@ -39,3 +69,7 @@ class StudyError(PrunetuneError):
 
 class SettingsError(PrunetuneError):
     """A command-line setting has a wrong value."""
+
+
+class WorkerError(PrunetuneError):
+    """Processes that measure were lost, and nothing suggests that others would fare better."""

@@ -28,7 +28,8 @@ ADDED_KEYS = ("selector", "features", "scope")
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no NaN, and nothing here can be infinite.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Cost(_Record):

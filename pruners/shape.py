@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pruners.errors import UnsupportedModelError
+from pruners.errors import UnsupportedModelError, shortened, shown
+from pruners.shape_limits import MOST_LAYERS, MOST_TILES, MOST_TOKENS, Layers, Tokens, Width
 
 PAPER_TEXT_TOKENS = 63
 """Prompt length of the published figures: Vicuna's 35-token prefix and a 28-token question.
@@ -59,22 +60,22 @@ class VisionShape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: int = Field(gt=0)
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    attention_heads: int = Field(gt=0)
-    patches: int = Field(gt=0)
-    patch_size: int = Field(gt=0)
-    channels: int = Field(default=3, gt=0)
+    layers: Layers
+    hidden_size: Width
+    intermediate_size: Width
+    attention_heads: Width
+    patches: Tokens
+    patch_size: Width
+    channels: Width = 3
     class_token: bool = True
-    feature_layer: int = -2
-    projection_size: int = Field(default=768, gt=0)
-    grid: tuple[int, int] | None = None
-    frames_per_patch: int = Field(default=1, gt=0)
+    feature_layer: int = Field(default=-2, ge=-MOST_LAYERS, le=MOST_LAYERS)
+    projection_size: Width = 768
+    grid: tuple[Tokens, Tokens] | None = None
+    frames_per_patch: Width = 1
     gated: bool = False
-    windowed_layers: int = Field(default=0, ge=0)
-    window_patches: int = Field(default=0, ge=0)
-    merge_size: int = Field(default=1, gt=0)
+    windowed_layers: int = Field(default=0, ge=0, le=MOST_LAYERS)
+    window_patches: int = Field(default=0, ge=0, le=MOST_TOKENS)
+    merge_size: Width = 1
     fused_projections: bool = False
     pooling_head: bool = False
 
@@ -99,12 +100,12 @@ class TextTowerShape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: int = Field(gt=0)
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    attention_heads: int = Field(gt=0)
-    projection_size: int = Field(gt=0)
-    tokens: int = Field(default=30, gt=0)
+    layers: Layers
+    hidden_size: Width
+    intermediate_size: Width
+    attention_heads: Width
+    projection_size: Width
+    tokens: Tokens = 30
 
 
 class Shape(BaseModel):
@@ -144,27 +145,27 @@ class Shape(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    decoder_layers: int = Field(gt=0)
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    attention_heads: int = Field(gt=0)
-    key_value_heads: int = Field(gt=0)
-    head_size: int = Field(gt=0)
-    vocabulary_size: int = Field(gt=0)
-    visual_tokens: int = Field(gt=0)
-    newline_tokens: int = Field(default=0, ge=0)
-    text_tokens: int = Field(default=PAPER_TEXT_TOKENS, ge=0)
-    tiles: int = Field(default=1, gt=0)
-    dtype_bytes: int = Field(default=2, gt=0)
+    decoder_layers: Layers
+    hidden_size: Width
+    intermediate_size: Width
+    attention_heads: Width
+    key_value_heads: Width
+    head_size: Width
+    vocabulary_size: Width
+    visual_tokens: Tokens
+    newline_tokens: int = Field(default=0, ge=0, le=MOST_TOKENS)
+    text_tokens: int = Field(default=PAPER_TEXT_TOKENS, ge=0, le=MOST_TOKENS)
+    tiles: int = Field(default=1, gt=0, le=MOST_TILES)
+    dtype_bytes: int = Field(default=2, gt=0, le=16)
     vision: VisionShape
     text_tower: TextTowerShape | None = None
 
     family: Family = "llava"
-    tile_tokens: tuple[int, ...] = ()
-    projector_tokens: int | None = Field(default=None, gt=0)
-    projector_hidden_size: int | None = Field(default=None, gt=0)
-    sliding_window: int | None = Field(default=None, gt=0)
-    deepstack_mergers: int = Field(default=0, ge=0)
+    tile_tokens: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    projector_tokens: Tokens | None = None
+    projector_hidden_size: Width | None = None
+    sliding_window: int | None = Field(default=None, gt=0, le=2**62)
+    deepstack_mergers: int = Field(default=0, ge=0, le=MOST_LAYERS)
 
     @model_validator(mode="after")
     def _check_tile_tokens(self) -> Self:
@@ -254,25 +255,28 @@ class Shape(BaseModel):
         family = values.get("model_type")
         if family not in SUPPORTED_FAMILIES:
             raise UnsupportedModelError(
-                f"model_type is {family!r}; supported: {', '.join(SUPPORTED_FAMILIES)}. "
+                f"model_type is {shown(family)}; supported: {', '.join(SUPPORTED_FAMILIES)}. "
                 "See CONTRIBUTING.md for how to add a family"
             )
         path = getattr(config, "_name_or_path", "") or values.get("_name_or_path")
         inputs = Inputs(image_size=image_size, images=images, frames=frames, tiles=tiles)
         try:
             shape = read_shape(values, inputs)
-        except (KeyError, TypeError, ValidationError) as error:
+            return cls.model_validate(
+                {
+                    **shape.model_dump(),
+                    "name": name or path or family,
+                    "text_tokens": text_tokens,
+                    "text_tower": text_tower,
+                }
+            )
+        # A file may hold anything in the place of a number.
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise UnsupportedModelError(
                 f"the {family} configuration does not name all sizes that decide its cost: "
-                f"{error} is missing or wrong; pass a loaded model's config, which names them all"
+                f"{shortened(error)} is missing or wrong; pass a loaded model's config, which "
+                "names them all"
             ) from error
-        return shape.model_copy(
-            update={
-                "name": name or path or family,
-                "text_tokens": text_tokens,
-                "text_tower": text_tower,
-            }
-        )
 
 
 LLAVA_1_5_7B = Shape(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pruners.errors import BudgetError
+from pruners.errors import BudgetError, shown
 from pruners.schedule import Cost
 from pruners.shape import Shape
 from space.flops import CostModel
@@ -205,7 +205,7 @@ def parse_budget(text: str) -> Budget:
     """
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise BudgetError(f"cannot read the budget {text!r}; {_EXPECTED}")
+        raise BudgetError(f"cannot read the budget {shown(text)}; {_EXPECTED}")
     value, unit = float(match[1]), match[2].lower()
     if unit in _TFLOPS:
         return Budget("tflops", value * _TFLOPS[unit])
@@ -215,4 +215,6 @@ def parse_budget(text: str) -> Budget:
         return Budget("tokens", value)
     if unit in _BYTES:
         return Budget("kv_bytes", value * _BYTES[unit])
-    raise BudgetError(f"the budget {text!r} has the unknown unit {match[2]!r}; {_EXPECTED}")
+    raise BudgetError(
+        f"the budget {shown(text)} has the unknown unit {shown(match[2])}; {_EXPECTED}"
+    )

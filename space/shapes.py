@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pruners.errors import ModelError, UnsupportedModelError
+from pruners.errors import ModelError, UnsupportedModelError, shortened
+from pruners.json_files import read_json
 from pruners.reference_shapes import (
     INTERNVL3_8B,
     LLAVA_NEXT_7B,
@@ -127,10 +127,10 @@ def text_tower_shape(checkpoint: str | os.PathLike[str]) -> TextTowerShape:
         ModelError: There is no readable configuration, or it is not a CLIP text tower's.
     """
     values = _read_config(checkpoint)
-    if "hidden_size" not in values.get("text_config", values):
-        values = _resolve_config(checkpoint)
-    text = values.get("text_config", values)
     try:
+        if "hidden_size" not in values.get("text_config", values):
+            values = _resolve_config(checkpoint)
+        text = values.get("text_config", values)
         return TextTowerShape(
             layers=text["num_hidden_layers"],
             hidden_size=text["hidden_size"],
@@ -138,9 +138,10 @@ def text_tower_shape(checkpoint: str | os.PathLike[str]) -> TextTowerShape:
             attention_heads=text["num_attention_heads"],
             projection_size=values.get("projection_dim") or text["projection_dim"],
         )
-    except KeyError as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise ModelError(
-            f"the configuration of {checkpoint} lacks {error}; expected that of a CLIP model"
+            f"the configuration of {checkpoint} lacks or has a wrong {shortened(error)}; expected "
+            "that of a CLIP model"
         ) from error
 
 
@@ -150,10 +151,10 @@ def _read_config(model: str | os.PathLike[str]) -> dict[str, Any]:
         return _resolve_config(model)
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"cannot read {path} ({error}); expected a Hugging Face model folder"
+            f"cannot read {path} ({shortened(error)}); expected a Hugging Face model folder"
         ) from error
     if not isinstance(values, dict):
         raise ModelError(f"{path} holds {type(values).__name__}; expected a JSON object")
@@ -164,12 +165,14 @@ def _resolve_config(model: str | os.PathLike[str]) -> dict[str, Any]:
     from transformers import AutoConfig  # imported late: it costs seconds
 
     try:
-        config = AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    # A damaged configuration fails wherever transformers first uses the wrong value.
+    except Exception as error:
         raise ModelError(
             f"{str(model)!r} is neither a model folder nor a hub name that can be read here "
-            f"({str(error).splitlines()[0]}); expected a folder with a config.json, a hub name, "
-            f"or a preset: {', '.join(PRESETS)}"
+            f"({shortened(str(error).splitlines()[0] if str(error) else type(error).__name__)}); "
+            "expected a folder with a config.json, a hub name, or a preset: "
+            f"{', '.join(PRESETS)}"
         ) from error
     values: dict[str, Any] = config.to_dict()
     return values

@@ -3,7 +3,33 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+
+import pytest
 
 # Set before anything imports torch, and inherited by the programs that tests start: the models here
 # are so small that threads wait for each other longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many inputs and faults were tried, where a run has such tests.
+
+    They note it on their reports, which also come from the processes of pytest-xdist.
+    """
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    noted = [entry for report in reports for entry in report.user_properties]
+    fuzzed = [value for name, value in noted if name == "fuzz"]
+    if fuzzed:
+        terminalreporter.section("fuzzing")
+        for kind, accepted, refused in sorted(map(tuple, fuzzed)):
+            line = f"{kind:28} {accepted + refused:7,} cases: {accepted:6,} accepted"
+            terminalreporter.write_line(f"{line}, {refused:6,} refused in words")
+        total = sum(accepted + refused for _, accepted, refused in fuzzed)
+        terminalreporter.write_line(f"{'together':28} {total:7,} cases")
+    faults = Counter(value for name, value in noted if name == "fault")
+    if faults:
+        terminalreporter.section("faults")
+        for kind, count in sorted(faults.items()):
+            terminalreporter.write_line(f"{kind:28} {count:7,} survived")
+        terminalreporter.write_line(f"{'together':28} {faults.total():7,}")

@@ -13,8 +13,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from pruners.errors import UnsupportedModelError, shown
+from pruners.shape_limits import MOST_TILES
+
 FINE_LIMIT = 1.1
 """How far, in side length, a grid may pass the most tiles before it shrinks (LLaVA-OneVision)."""
+
+
+_MOST_TILES, _LONGEST_SIDE = 1000, 10_000  # of an image; real models have up to 36, and 162
 
 
 class TiledImage(NamedTuple):
@@ -130,9 +136,18 @@ def token_grid(
 
     Returns:
         Rows and columns of the grid.
+
+    Raises:
+        UnsupportedModelError: The image would have no tiles, or more than any model takes.
     """
     height, width = best_resolution(image_size, resolutions)
     down, across = height // tile_pixels, width // tile_pixels
+    if not (0 < down * across <= _MOST_TILES and max(down, across) * side <= _LONGEST_SIDE):
+        raise UnsupportedModelError(
+            f"the configuration brings images to {shown(height)} x {shown(width)} pixels in tiles "
+            f"of {tile_pixels}; expected 1 to {_MOST_TILES} tiles of an image and at most "
+            f"{_LONGEST_SIDE} patches along it"
+        )
     rows, columns = _without_padding(image_size, down * side, across * side)
     shrink = 1.0
     if most_tiles is not None:
@@ -175,7 +190,14 @@ def _without_padding(image_size: tuple[int, int], rows: int, columns: int) -> tu
 
 
 def together(images: Sequence[TiledImage]) -> TiledImage:
-    """Put the tiles of several images one after another."""
+    """Put the tiles of several images one after another.
+
+    Raises:
+        UnsupportedModelError: They are more than any sample needs.
+    """
+    tiles = sum(len(image.tile_tokens) for image in images)
+    if tiles > MOST_TILES:
+        raise UnsupportedModelError(f"{tiles} tiles of a sample; expected at most {MOST_TILES}")
     return TiledImage(
         tile_tokens=tuple(tokens for image in images for tokens in image.tile_tokens),
         newline_tokens=sum(image.newline_tokens for image in images),

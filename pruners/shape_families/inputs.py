@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pruners.errors import UnsupportedModelError
+from pruners.errors import UnsupportedModelError, shown
+from pruners.shape_limits import MOST_PIXELS, MOST_TILES
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Inputs:
         tiles: Tiles per image, where the configuration does not decide them.
 
     Raises:
-        UnsupportedModelError: A number is not positive.
+        UnsupportedModelError: A number is not positive, or larger than any sample needs.
     """
 
     image_size: tuple[int, int] | None = None
@@ -28,11 +29,17 @@ class Inputs:
 
     def __post_init__(self) -> None:
         counts = {"images": self.images, "frames": self.frames, "tiles": self.tiles}
+        limits = dict.fromkeys(counts, MOST_TILES)
         for side, pixels in zip(("height", "width"), self.image_size or (), strict=False):
             counts[f"image_size's {side}"] = pixels
+            limits[f"image_size's {side}"] = MOST_PIXELS
         for what, count in counts.items():
             if count is not None and count < 1:
                 raise UnsupportedModelError(f"{what} is {count}; expected at least 1")
+            if count is not None and count > limits[what]:
+                raise UnsupportedModelError(
+                    f"{what} is {shown(count)}; expected at most {limits[what]}"
+                )
         if self.frames is not None and self.images != 1:
             raise UnsupportedModelError(
                 f"frames is {self.frames} and images is {self.images}; a shape is for one video or "

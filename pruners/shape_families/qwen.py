@@ -8,6 +8,7 @@ from typing import Any
 from pruners.shape import Shape, VisionShape
 from pruners.shape_families.inputs import Inputs
 from pruners.shape_families.parts import decoder_sizes
+from pruners.shape_limits import MOST_LAYERS
 
 # Defaults of transformers' Qwen2_5_VLVisionConfig and Qwen3VLVisionConfig.
 _QWEN2_5_TOWER = {
@@ -55,7 +56,7 @@ def read_qwen2_5_vl(values: Mapping[str, Any], inputs: Inputs) -> Shape:
         UnsupportedModelError: A number of tiles is given.
     """
     own = {**_QWEN2_5_TOWER, **values["vision_config"]}
-    full = sum(layer in own["fullatt_block_indexes"] for layer in range(own["depth"]))
+    full = len(set(own["fullatt_block_indexes"]) & set(range(min(own["depth"], MOST_LAYERS))))
     # Windows are counted in whole visual tokens.
     merge = own["spatial_merge_size"]
     window = own["window_size"] // merge // own["patch_size"] * merge

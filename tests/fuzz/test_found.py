@@ -1,0 +1,138 @@
+"""What fuzzing found and was mended: each once ended in a traceback, a hang or a full memory."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig
+
+from pruners import Schedule, load_schedule, save_schedule
+from pruners.errors import BudgetError, ModelError, ScheduleError, UnsupportedModelError
+from pruners.files import ScheduleWarning
+from pruners.json_files import MOST_BYTES
+from pruners.scorers import SimilarityFusion
+from pruners.shape import Shape
+from pruners.stages import Stage
+from space import parse_budget, shape_from_pretrained, text_tower_shape
+
+HEAD = '"format": "prunetune.schedule", "version": 1'
+
+
+def refusal(file: Path, content: bytes | str) -> str:
+    """How a schedule file is refused."""
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ScheduleError) as caught:
+        load_schedule(file)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        (f'{{{HEAD}, "stages": {"9" * 5000}}}', "not JSON"),
+        (f'{{{HEAD}, "evidence": {{"measured_on": NaN}}}}', "measured_on"),
+        (f'{{{HEAD}, "cost": {{"tflops": Infinity}}}}', "finite number"),
+        (b" " * (MOST_BYTES + 1), "larger than 64 MiB"),
+        (f'{{{HEAD}, "stages": [{{"scorer": {{"kind": "{"x" * 10_000}"}}}}]}}', "stages.0.scorer"),
+        (f'{{{HEAD}, "shape": {{"decoder_layers": {10**18}}}}}', "less than or equal to 10000"),
+    ],
+    ids=["deep", "long number", "NaN", "infinite", "large", "long kind", "endless layers"],
+)
+def test_schedule_files_are_refused(content: bytes | str, says: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path / "schedule.json", content)
+    assert says in message
+    assert len(message) < 4000
+
+
+def test_an_unknown_field_may_be_called_like_the_kind_it_stands_in(tmp_path: Path) -> None:
+    stage = {"layer": 2, "retention": 0.5, "scorer": {"kind": "uniform", "uniform": {"a": 1}}}
+    values = {"format": "prunetune.schedule", "version": 1, "stages": [stage]}
+    file = tmp_path / "schedule.json"
+    file.write_text(json.dumps(values))
+    with pytest.warns(ScheduleWarning, match="uniform"):
+        assert load_schedule(file).stages[0].scorer.kind == "uniform"
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc", "../secret", "a/../../b", "~/x", "C:\\x", "\\\\host\\x", "http://host/x", ""]
+)
+def test_text_towers_of_files_do_not_lead_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    schedule = Schedule(
+        stages=(Stage(layer=0, retention=0.5, scorer=SimilarityFusion(text_tower=name)),)
+    )
+    file = tmp_path / "schedule.json"
+    with pytest.raises(ScheduleError, match=r"stages\.0\.scorer\.text_tower.*text_tower="):
+        save_schedule(schedule, file)
+    assert not file.exists()
+    assert "text_tower" in refusal(file, json.dumps(schedule.model_dump(mode="json")))
+
+
+@pytest.mark.parametrize("name", ["openai/clip-vit-large-patch14-336", "clip", "towers/my.clip_2"])
+def test_hub_names_and_folders_below_the_current_one_stay_welcome(
+    name: str, tmp_path: Path
+) -> None:
+    scorer = SimilarityFusion(text_tower=name)
+    schedule = Schedule(stages=(Stage(layer=0, retention=0.5, scorer=scorer),))
+    save_schedule(schedule, tmp_path / "schedule.json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_schedule(tmp_path / "schedule.json") == schedule
+
+
+def test_long_budgets_are_not_repeated_whole() -> None:
+    with pytest.raises(BudgetError) as caught:
+        parse_budget("9" * 5000 + "%%")
+    assert len(str(caught.value)) < 300
+
+
+def changed(family: str, part: str | None, **values: Any) -> dict[str, Any]:
+    """The family's own configuration with some values changed."""
+    config: dict[str, Any] = AutoConfig.for_model(family).to_dict()
+    (config[part] if part else config).update(values)
+    return config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        changed("llava", None, vision_config="tower"),
+        changed("llava", "vision_config", patch_size=0),
+        changed("llava", "text_config", num_hidden_layers=10**18),
+        changed("llava", "text_config", hidden_size=10**400),
+        changed("internvl", None, downsample_ratio=0),
+        changed("internvl", "vision_config", image_size=[]),
+        changed("qwen2_5_vl", "vision_config", depth=10**18),
+        changed("llava_next", None, image_grid_pinpoints=[[10**12, 10**12]]),
+        changed("llava_next", None, image_grid_pinpoints=[[1, 1]]),
+        changed("llava_onevision", None, vision_aspect_ratio=9),
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_configurations_are_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedModelError):
+        Shape.from_config(config)
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"images": 10**18}, {"frames": 10**18}, {"image_size": (10**18, 1)}]
+)
+@pytest.mark.parametrize("family", ["llava_onevision", "qwen3_vl", "video_llava"])
+def test_inputs_without_end_are_refused(family: str, inputs: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedModelError, match="expected at most"):
+        Shape.from_config(AutoConfig.for_model(family), **inputs)
+
+
+def test_damaged_configurations_in_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="nested too deeply"):
+        shape_from_pretrained(tmp_path)
+    for text in (None, [], "x", {"num_hidden_layers": "many"}):
+        values = {"model_type": "clip", "text_config": text}
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        with pytest.raises(ModelError):
+            text_tower_shape(tmp_path)
