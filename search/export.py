@@ -17,17 +17,21 @@ from pruners.shape import Shape
 from search.evaluators import SPLITS, Evaluator
 from search.measuring import as_measured
 from search.tasks.evaluator import TaskEvaluator
-from studies.file_names import benchmarks_file as benchmarks_file
+from studies.file_names import benchmarks_file, scores_file
 from studies.file_names import budget_slug as budget_slug
 from studies.file_names import schedule_file as schedule_file
 from studies.pareto import pareto_points, write_pareto
 from studies.records import trial_records, write_trials
 from studies.report import write_report
 from studies.results import BudgetResult, write_results
+from studies.sample_scores import write_sample_scores
 from studies.stored_scores import IMAGES_FILE, SAMPLES_FILE
 
 if TYPE_CHECKING:
     import optuna
+
+    from search.measuring import Measurements
+    from search.selection import Scores
 
 _DISTRIBUTIONS = ("prunetune", "torch", "transformers", "optuna", "numpy")
 """Distributions whose versions decide results."""
@@ -148,19 +152,27 @@ def _write_json(content: object, path: Path) -> None:
         ) from error
 
 
-def write_paper_metrics(
-    evaluator: Evaluator, schedules: Mapping[str, Schedule], path: Path
+def write_reported(
+    measurements: Measurements,
+    schedules: Mapping[str, Schedule],
+    scores: Scores,
+    schedule_path: Path,
 ) -> None:
-    """Write what papers report of each benchmark, on the report split, as JSON.
+    """Write what was measured on the report split: every score, and what papers report of tasks.
 
     Args:
-        evaluator: What measured; of other evaluators than `TaskEvaluator` nothing is written.
+        measurements: What measured. Of other evaluators than `TaskEvaluator` there are scores only.
         schedules: Schedules by name, whose answers are known by now.
-        path: The file.
+        scores: Their scores.
+        schedule_path: File of the budget's schedule, which these files stand beside.
 
     Raises:
-        StudyError: The file cannot be written.
+        StudyError: A file cannot be written.
     """
+    identifiers = [sample.identifier for sample in measurements.samples("report")]
+    table = scores_file(schedule_path)
+    write_sample_scores(identifiers, scores.tasks, scores.images, scores.by_schedule, table)
+    evaluator = measurements.evaluator
     if not isinstance(evaluator, TaskEvaluator):
         return
     figures = {
@@ -168,7 +180,7 @@ def write_paper_metrics(
         for name, schedule in schedules.items()
     }
     content = {"split": "report", "metrics": evaluator.metrics, "schedules": figures}
-    _write_json(content, path)
+    _write_json(content, benchmarks_file(schedule_path))
 
 
 def write_study(

@@ -15,13 +15,12 @@ from search.display import Display
 from search.evaluators import SPLITS
 from search.explaining import opening_lines
 from search.export import (
-    benchmarks_file,
     is_confirmed,
     measurement_note,
     now,
     schedule_file,
     with_evidence,
-    write_paper_metrics,
+    write_reported,
     write_samples,
     write_study,
 )
@@ -199,8 +198,7 @@ class Job:
             **published_at(space.budget, space.shape, compared_methods(space)),
         }
         scores = self._score(schedules, "report", "Report the winner")
-        file = benchmarks_file(space.budget, self._plan.budgets)
-        write_paper_metrics(self._plan.evaluator, schedules, self._folder.path / file)
+        write_reported(self._measurements, schedules, scores, self._schedule_path(space))
         return compare(
             schedules,
             scores.by_schedule,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from space.budgets import Budget
 
@@ -19,12 +20,12 @@ def schedule_file(budget: Budget | str, budgets: Sequence[Budget] | Sequence[str
     return "schedule.json" if len(budgets) == 1 else f"schedule-{budget_slug(budget)}.json"
 
 
-def benchmarks_file(budget: Budget | str, budgets: Sequence[Budget] | Sequence[str]) -> str:
-    """Name the file of a budget's benchmark figures."""
-    return schedule_file(budget, budgets).replace("schedule", "benchmarks", 1)
+def benchmarks_file(schedule: Path) -> Path:
+    """Name the file of a budget's benchmark figures, beside that of its schedule."""
+    return schedule.with_name(schedule.name.replace("schedule", "benchmarks", 1))
 
 
-def scores_file(budget: Budget | str, budgets: Sequence[Budget] | Sequence[str]) -> str:
-    """Name the table of a budget's scores, sample by sample."""
-    name = schedule_file(budget, budgets).replace("schedule", "scores", 1)
-    return name.replace(".json", ".csv")
+def scores_file(schedule: Path) -> Path:
+    """Name the table of a budget's scores, sample by sample, beside the file of its schedule."""
+    name = schedule.name.replace("schedule", "scores", 1)
+    return schedule.with_name(name).with_suffix(".csv")
