@@ -13,6 +13,7 @@ from search.evaluators import Probe
 from search.measuring import Measurements
 from search.racing import block_accuracy, make_blocks
 from search.strategies.base import Signal
+from search.workers.assignments import Assignment
 from studies.statistics import relative_accuracy, task_accuracies
 
 
@@ -61,6 +62,7 @@ class BlockMeter:
         """
         schedule = dense(self.measurements.evaluator.shape)
         scores = np.empty(len(self._tasks))
+        self.measurements.measure([schedule], "search", self._blocks)
         for block in self._blocks:
             scores[block] = self.measurements.scores(schedule, "search", block)
         self._dense_scores = scores
@@ -71,6 +73,20 @@ class BlockMeter:
                 f"the dense model answers nothing right on {', '.join(failed)}, so that no "
                 "schedule can be rated there; use another model or other tasks"
             )
+
+    def missing(self, measured: Schedule, number: int) -> Assignment | None:
+        """Say what must be measured before `measure` has nothing left to do.
+
+        Args:
+            measured: The schedule in its measured form.
+            number: Number of the block.
+
+        Returns:
+            What to begin with `Measurements.begin`; None when all is known.
+        """
+        probes = self.signal != "accuracy"
+        block = self._blocks[number]
+        return self.measurements.missing(measured, "search", block, probes=probes)
 
     def measure(self, measured: Schedule, number: int) -> BlockResult:
         """Measure a schedule on one block.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pruners.schedule import Schedule
 from search.block_measuring import BlockMeter
 from search.outcomes import Candidate, SearchOutcome, Stopped, TrialReport
 from search.search_history import (
@@ -13,14 +14,39 @@ from search.search_history import (
     RACED_OUT_ATTRIBUTE,
     SearchHistory,
 )
-from search.strategies.base import Proposal, SearchState, Strategy
-from search.trial_running import TrialRunner
+from search.strategies.base import InFlight, Proposal, SearchState, Strategy
+from search.trial_running import Course, TrialRunner
 from space.coding import SearchSpace
 from space.parameters import check_point
 from studies.records import ORIGIN_ATTRIBUTE
 
 if TYPE_CHECKING:
     import optuna
+
+
+class TrialInFlight:
+    """A trial that has begun and not ended.
+
+    Attributes:
+        search: The budget that it belongs to.
+        trial: The trial.
+        measured: What is measured of it.
+        blocks: On how many blocks it shall be known.
+        samples: Samples that it has taken so far.
+        seen: What strategies see of it.
+    """
+
+    def __init__(
+        self, search: BudgetSearch, trial: optuna.Trial, measured: Schedule, blocks: int
+    ) -> None:
+        self.search = search
+        self.trial = trial
+        self.measured = measured
+        self.blocks = blocks
+        self.samples = 0
+        self.seen = InFlight(
+            trial.params, measured.content_hash, trial.user_attrs.get(ORIGIN_ATTRIBUTE)
+        )
 
 
 class BudgetSearch:
@@ -56,55 +82,68 @@ class BudgetSearch:
         self._meter = meter
         self._seed = seed
         self._runner = TrialRunner(meter, self.history, races=strategy.races)
-        self._seconds = 0.0
+        self._in_flight: list[TrialInFlight] = []
+        self.seconds = 0.0
+        """Wall-clock time spent on it."""
 
     def state(self, limit: int | None, others: tuple[SearchState, ...] = ()) -> SearchState:
         """Put together what the strategy may know."""
-        return self.history.state(self._seed, limit, others)
+        in_flight = tuple(flight.seen for flight in self._in_flight)
+        return self.history.state(self._seed, limit, others, in_flight)
 
-    def run_trial(
-        self, limit: int | None, others: tuple[SearchState, ...], room: int | None
-    ) -> tuple[TrialReport | None, Stopped | None]:
-        """Let the strategy choose, measure, and keep the result in the study.
+    @property
+    def begun(self) -> int:
+        """Trials that have finished or are in flight."""
+        return len(self.history.finished) + len(self._in_flight)
+
+    def begin(self, limit: int | None, others: tuple[SearchState, ...]) -> TrialInFlight | None:
+        """Let the strategy choose what to measure next.
 
         Args:
             limit: Samples that trials may score in all.
             others: States of the budgets that share it.
-            room: Samples of it that are left.
 
         Returns:
-            What came out, None when nothing was measured; and why the search ends, if it does.
+            The trial, not yet measured; None when the strategy proposes nothing.
         """
-        started = time.monotonic()
-        try:
-            return self._run_trial(self.state(limit, others), room)
-        finally:
-            self._seconds += time.monotonic() - started
-
-    def _run_trial(
-        self, state: SearchState, room: int | None
-    ) -> tuple[TrialReport | None, Stopped | None]:
-        from optuna.trial import TrialState
-
+        state = self.state(limit, others)
         proposal = self._strategy.propose(state)
         if proposal is None:
-            return None, "converged"
-        study = self.history.study
+            return None
         trial = self._ask(proposal) if isinstance(proposal, Proposal) else proposal
         try:
             wanted = trial.user_attrs.get(BLOCKS_ATTRIBUTE, self._strategy.blocks_of_a_trial(state))
-            result = self._runner.run(trial, max(1, min(wanted, len(self.block_sizes))), room)
+            measured = self._runner.decode(trial)
         except BaseException:
-            # Its place in the study stays free: the next run proposes the same schedule again.
-            study.tell(trial, state=TrialState.FAIL)
+            self._fail(trial)
             raise
-        stopped: Stopped | None = "evaluations" if result.out_of_samples else None
-        if result.value is None:
-            study.tell(trial, state=TrialState.FAIL)
-            return None, stopped
-        frozen = study.tell(trial, result.value)
+        blocks = max(1, min(wanted, len(self.block_sizes)))
+        flight = TrialInFlight(self, trial, measured, blocks)
+        self._in_flight.append(flight)
+        return flight
+
+    def course(self, flight: TrialInFlight, has_room: Callable[[int], bool]) -> Course:
+        """Begin to measure a trial; see `TrialRunner.run`."""
+        return self._runner.run(flight.trial, flight.measured, flight.blocks, has_room)
+
+    def finish(self, flight: TrialInFlight, value: float | None) -> TrialReport | None:
+        """Keep the result of a trial in the study.
+
+        Args:
+            flight: The trial.
+            value: What came out; None when nothing was measured, or something went wrong: then its
+                place in the study stays free, and the next run proposes the same schedule again.
+
+        Returns:
+            What is known now; None without a value.
+        """
+        self._in_flight.remove(flight)
+        if value is None:
+            self._fail(flight.trial)
+            return None
+        frozen = self.history.study.tell(flight.trial, value)
         self.history.refresh()
-        return self._report(frozen, result.value), stopped
+        return self._report(frozen, value)
 
     def outcome(self, others: tuple[SearchState, ...]) -> SearchOutcome:
         """Sum up what was found, given what is known at the budgets that are shared."""
@@ -113,7 +152,7 @@ class BudgetSearch:
             candidates=self._candidates(others),
             trials=len(self.history.finished),
             evaluations=self.history.evaluations,
-            seconds=self._seconds,
+            seconds=self.seconds,
             stopped=self.stopped,
         )
 
@@ -132,6 +171,11 @@ class BudgetSearch:
                 attributes[ORIGIN_ATTRIBUTE] = proposal.origin
             study.enqueue_trial(dict(proposal.point), user_attrs=attributes)
         return study.ask()
+
+    def _fail(self, trial: optuna.Trial) -> None:
+        from optuna.trial import TrialState
+
+        self.history.study.tell(trial, state=TrialState.FAIL)
 
     def _report(self, frozen: optuna.trial.FrozenTrial, value: float) -> TrialReport:
         history = self.history

@@ -9,27 +9,25 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pruners.errors import PrunetuneError
 from search.arguments import named_folders, repeat_options, split_list
-from search.display import Display
-from search.settings import CommandSettings, SearchSettings, checked_settings
+from search.running import run_settings
+from search.settings import SearchSettings, checked_settings
 from search.strategies import describe_strategies
 from search.tasks.settings import TaskSettings
+from search.workers.settings import WorkerSettings
+from studies.commands.entry import COMMANDS, USER_ERROR, run_command
 
 DEFAULT_TIMEOUT = 240.0
 """Seconds of search per budget; with confirming and reporting, 5 minutes on two free cores."""
 
-USER_ERROR = 2
-"""Exit status for what the user can mend, as the shell's own for wrong usage."""
-
-_FILE_COLUMNS = 120
-
 _REPEATED = frozenset({"--budget-tflops", "--budget", "--tasks", "--task-data"})
 _DEFAULTS = SearchSettings()
 _TASK_DEFAULTS = TaskSettings()
+_WORKER_DEFAULTS = WorkerSettings()
 _TASKS_PANEL = "Benchmarks of a model"
+_WORKERS_PANEL = "Several workers"
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -99,6 +97,21 @@ def search(
         typer.Option(help="Name of the study's folder; by default from target, budgets and seed."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("runs"),
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_WORKERS_PANEL,
+            help="Processes that measure, each with a model of its own, one per GPU where there "
+            "are any; by default the program measures itself.",
+        ),
+    ] = None,
+    worker_timeout: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=_WORKERS_PANEL,
+            help="Seconds after which a worker that does not answer is replaced.",
+        ),
+    ] = _WORKER_DEFAULTS.patience,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Explain the run and its time; write nothing.")
     ] = False,
@@ -192,6 +205,9 @@ def search(
     Example: prunetune --budget-tflops 2
 
     The same command continues an interrupted study.
+
+    What to do with studies: prunetune studies --help (list, status, watch, show, export, plot,
+    report, compare, delete) and prunetune dashboard --help.
     """
     settings = checked_settings(
         budgets=(*(f"{value} TFLOPs" for value in budget_tflops or ()), *(budget or ())),
@@ -221,6 +237,7 @@ def search(
             "cache": cache,
             "cache_gigabytes": cache_gigabytes,
         },
+        workers={"number": workers, "patience": worker_timeout},
         study=study,
         out=out,
         dry_run=dry_run,
@@ -238,6 +255,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         Exit status: 0 when done, 2 for a user's mistake, 128 + signal when interrupted.
     """
+    if arguments and arguments[0] in COMMANDS:
+        return run_command(arguments)
     command = typer.main.get_command(application)
     expanded = repeat_options(arguments, _REPEATED)
     try:
@@ -254,54 +273,3 @@ def run(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
-
-
-def run_settings(settings: CommandSettings, command: str) -> int:
-    """Run what the settings ask for.
-
-    Args:
-        settings: Checked settings.
-        command: The command line, for provenance.
-
-    Returns:
-        Exit status.
-
-    Raises:
-        PrunetuneError: The run is refused, or fails.
-    """
-    # Imported late, so that --help and wrong values need none of it.
-    from search.planning import make_plan
-    from studies.storage import StudyFolder
-
-    plan = make_plan(settings)
-    display = Display(_console(), quiet=settings.quiet)
-    if settings.dry_run:
-        from search.explaining import explain
-
-        _quieten_libraries()
-        continued = StudyFolder.check(plan.folder, plan.identity)
-        explain(plan, settings.search, display, continued=continued)
-        return 0
-    with StudyFolder.open(plan.folder, plan.identity) as folder:
-        from search.interruption import Interruption
-        from search.job import Job
-
-        _quieten_libraries()
-        with Interruption() as interruption:
-            Job(plan, settings.search, folder, display, interruption, command).run()
-        return interruption.exit_status
-
-
-def _console() -> Console:
-    console = Console()
-    # Without a terminal rich assumes 80 columns, too few for the closing table.
-    return console if console.is_terminal else Console(width=_FILE_COLUMNS)
-
-
-def _quieten_libraries() -> None:
-    """Leave the terminal to this program: Optuna and transformers print as they work."""
-    import optuna
-    from transformers.utils.logging import disable_progress_bar
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    disable_progress_bar()

@@ -11,7 +11,8 @@ from search.baselines import compared_methods, left_out, published_at
 from search.display import Display
 from search.evaluators import SPLITS
 from search.export import measurement_note
-from search.measuring import Measurements, as_measured
+from search.measured_form import as_measured
+from search.measuring import Measurements
 from search.model_choice import explain_choice
 from search.planning import Plan
 from search.selection import BLOCK

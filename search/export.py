@@ -15,7 +15,7 @@ from pruners.files import load_schedule
 from pruners.schedule import Evidence, Provenance, Schedule, SplitEvidence
 from pruners.shape import Shape
 from search.evaluators import SPLITS, Evaluator
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from search.tasks.evaluator import TaskEvaluator
 from studies.file_names import benchmarks_file, scores_file
 from studies.file_names import budget_slug as budget_slug

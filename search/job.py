@@ -25,13 +25,15 @@ from search.export import (
     write_study,
 )
 from search.interruption import Interruption, SearchInterruptedError
-from search.measuring import Measurements, measured_share
+from search.measured_form import measured_share
+from search.measuring import Measurements
 from search.outcomes import Candidate, SearchOutcome, TrialReport
 from search.planning import Plan
 from search.searching import search_schedules
 from search.selection import Scores, confirm, score_split
 from search.settings import SearchSettings
 from search.strategies import make_strategy
+from search.workers.pool import WorkerPool
 from space.budgets import Budget
 from space.coding import SearchSpace
 from space.flops import price
@@ -64,6 +66,7 @@ class Job:
         display: What the terminal shows.
         interruption: The user's wish to stop.
         command: The command line, for provenance.
+        pool: Workers that measure; this process when None.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Job:
         display: Display,
         interruption: Interruption,
         command: str,
+        pool: WorkerPool | None = None,
     ) -> None:
         self._plan = plan
         self._settings = settings
@@ -88,6 +92,7 @@ class Job:
             check=interruption.check,
             limits=settings.limits,
             seed=settings.seed,
+            pool=pool,
         )
         self._studies: list[optuna.Study] = []
         self._results: list[BudgetResult] = []

@@ -9,7 +9,7 @@ from pruners.published import dense
 from pruners.schedule import Schedule
 from search.embedded_evaluator import EmbeddedEvaluator
 from search.evaluators import Evaluator, SampleKey
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from search.viewing import Viewer
 from studies.kept_tokens import Gallery, KeptSample, KeptTokens
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 
@@ -11,66 +12,28 @@ from numpy.typing import NDArray
 
 from pruners.errors import SettingsError
 from pruners.schedule import Schedule
-from pruners.shape import Shape
 from search.evaluators import Evaluator, Probe, ProbingEvaluator, SampleKey
+from search.measured_form import as_measured
+from search.workers.assignments import Assignment, Measured
+from search.workers.pool import OwnProcess, WorkerPool
 from studies.scores import SampleProbe, ScoreCache
 
-
-def as_measured(schedule: Schedule, shape: Shape) -> Schedule:
-    """Carry a schedule over to the measured model, in the plainest form that behaves the same.
-
-    Retentions and contextual shares become exact shares of the measured model's tokens, and stages
-    that drop nothing there go. Schedules that differ on the target but not on the measured model
-    thereby have the same content hash, and are measured once.
-
-    Args:
-        schedule: A schedule for any depth.
-        shape: Shape of the measured model.
-
-    Returns:
-        The schedule to measure, with layers of `shape`'s depth.
-    """
-    scaled = schedule.scaled_to(shape)
-    stages = []
-    previous = shape.visual_tokens
-    counts = scaled.counts(shape.visual_tokens, shape.tokens_per_tile)
-    for stage, count in zip(scaled.stages, counts, strict=True):
-        if count.alive < previous:
-            share = count.contextual / count.alive if count.alive else 0.0
-            retention = count.alive / shape.visual_tokens
-            stages.append(stage.model_copy(update={"retention": retention, "contextual": share}))
-            previous = count.alive
-    return scaled.model_copy(update={"stages": tuple(stages)})
-
-
-def measured_share(schedule: Schedule, shape: Shape) -> float:
-    """Return how many visual tokens a schedule keeps on the measured model.
-
-    Args:
-        schedule: A schedule for any depth.
-        shape: Shape of the measured model.
-
-    Returns:
-        Visual tokens as a share of the measured model's own, averaged over its layers.
-    """
-    tokens = as_measured(schedule, shape).visual_tokens_per_layer(
-        shape.decoder_layers, shape.visual_tokens, shape.tokens_per_tile
-    )
-    return sum(tokens) / (len(tokens) * shape.visual_tokens)
+_CHECK_EVERY = 0.5  # seconds between checks while workers measure
 
 
 class Measurements:
     """Scores of schedules from one evaluator, kept in a cache.
 
     Args:
-        evaluator: What measures.
+        evaluator: What measures; with a pool, it only says what there is to measure.
         cache: Where scores are kept; in memory when None.
-        check: Called before each block is measured; may raise to stop.
+        check: Called before each block is measured, and while waiting; may raise to stop.
         limits: Most samples to use, by split; drawn at random, in equal shares of the tasks.
         seed: Seed of that draw.
         measured_form: What is measured in a schedule's place, in a form that is the same for all
             that behave alike; `as_measured` when None. Evaluators that know only some schedules
             give the nearest of those.
+        pool: Workers that measure in the evaluator's place; this process itself when None.
     """
 
     def __init__(
@@ -81,8 +44,10 @@ class Measurements:
         limits: Mapping[str, int] | None = None,
         seed: int = 0,
         measured_form: Callable[[Schedule], Schedule] | None = None,
+        pool: WorkerPool | None = None,
     ) -> None:
         self.evaluator = evaluator
+        self._pool: WorkerPool = OwnProcess(evaluator) if pool is None else pool
         self._measured_form = measured_form
         self._cache = cache if cache is not None else ScoreCache(Path(":memory:"))
         self._check = check
@@ -135,17 +100,9 @@ class Measurements:
         Raises:
             PrunetuneError: The evaluator cannot score the schedule.
         """
-        names, used = self._asked(split, indices)
+        self.measure([schedule], split, [indices])
+        names, _ = self._asked(split, indices)
         known = self._cache.get(schedule.content_hash, split, names)
-        missing = {
-            name: index for name, index in zip(names, used, strict=True) if name not in known
-        }
-        if missing:
-            self._check()
-            measured = self.evaluator.score(schedule, split, list(missing.values()))
-            new = dict(zip(missing, map(float, measured), strict=True))
-            self._cache.put(schedule.content_hash, split, new)
-            known |= new
         return np.array([known[name] for name in names])
 
     def probe(self, schedule: Schedule, split: str, indices: Sequence[int]) -> Probe:
@@ -168,20 +125,129 @@ class Measurements:
                 f"{self.evaluator.measured_on} gives scores only; choose a strategy that compares "
                 "schedules by accuracy"
             )
-        names, used = self._asked(split, indices)
+        self.measure([schedule], split, [indices], probes=True)
+        names, _ = self._asked(split, indices)
         known = self._cache.get_probes(schedule.content_hash, split, names)
+        columns = np.array([known[name] for name in names]).reshape(-1, len(Probe._fields))
+        return Probe(*columns.T)
+
+    @property
+    def workers(self) -> int:
+        """How many blocks can be measured at once now."""
+        return self._pool.capacity
+
+    def measure(
+        self,
+        schedules: Sequence[Schedule],
+        split: str,
+        blocks: Sequence[Sequence[int]],
+        *,
+        probes: bool = False,
+    ) -> None:
+        """Measure what is not yet known of schedules on samples, on all workers at once.
+
+        Args:
+            schedules: Schedules as `measured_form` gives them.
+            split: Name of the split.
+            blocks: Indices into `samples(split)`, in blocks that are measured together; all
+                schedules see a block before the next.
+            probes: Whether to probe.
+
+        Raises:
+            PrunetuneError: The evaluator cannot score a schedule.
+        """
+        under_way: dict[Future[Measured], Assignment] = {}
+        begun: set[tuple[str, int]] = set()
+        for block in blocks:
+            for schedule in schedules:
+                assignment = self.missing(schedule, split, block, probes=probes)
+                if assignment is None or (schedule.content_hash, block[0]) in begun:
+                    continue
+                begun.add((schedule.content_hash, block[0]))
+                under_way[self.begin(assignment)] = assignment
+                self._keep_done(under_way, seconds=0)
+        while under_way:
+            self._keep_done(under_way, _CHECK_EVERY)
+
+    def missing(
+        self, schedule: Schedule, split: str, indices: Sequence[int], *, probes: bool = False
+    ) -> Assignment | None:
+        """Say what must be measured before `scores`, or `probe`, knows samples.
+
+        Args:
+            schedule: A schedule as `measured_form` gives it.
+            split: Name of the split.
+            indices: Indices into `samples(split)`.
+            probes: Whether probes are wanted.
+
+        Returns:
+            What to `begin`; None when all is known.
+        """
+        names, used = self._asked(split, indices)
+        look_up = self._cache.get_probes if probes else self._cache.get
+        known = look_up(schedule.content_hash, split, names)
         missing = {
             name: index for name, index in zip(names, used, strict=True) if name not in known
         }
-        if missing:
+        if not missing:
+            return None
+        return Assignment(schedule, split, tuple(missing.values()), probes)
+
+    def begin(self, assignment: Assignment) -> Future[Measured]:
+        """Give an assignment to the workers.
+
+        Args:
+            assignment: What `missing` returned.
+
+        Returns:
+            Its answer to come, for `wait`.
+        """
+        self._check()
+        return self._pool.submit(assignment)
+
+    def wait(
+        self, futures: Collection[Future[Measured]], seconds: float = _CHECK_EVERY
+    ) -> set[Future[Measured]]:
+        """Wait until some assignments are measured.
+
+        Args:
+            futures: What `begin` returned.
+            seconds: Longest time to wait.
+
+        Returns:
+            Those that are done, maybe none.
+        """
+        done = self._pool.wait(futures, seconds)
+        if not done:
             self._check()
-            measured = self.probing.probe(schedule, split, list(missing.values()))
+        return done
+
+    def keep(self, assignment: Assignment, answer: Future[Measured]) -> None:
+        """Keep what a worker has measured, so that it is known from now on.
+
+        Args:
+            assignment: The assignment.
+            answer: Its answer, which is done.
+
+        Raises:
+            PrunetuneError: The evaluator could not score the schedule.
+        """
+        measured = answer.result()
+        samples = self.evaluator.samples(assignment.split)
+        names = [samples[index].identifier for index in assignment.indices]
+        content_hash, split = assignment.schedule.content_hash, assignment.split
+        if isinstance(measured, Probe):
             rows = zip(*(values.tolist() for values in measured), strict=True)
-            new = dict(zip(missing, map(SampleProbe._make, rows), strict=True))
-            self._cache.put_probes(schedule.content_hash, split, new)
-            known |= new
-        columns = np.array([known[name] for name in names]).reshape(-1, len(Probe._fields))
-        return Probe(*columns.T)
+            probes = dict(zip(names, map(SampleProbe._make, rows), strict=True))
+            self._cache.put_probes(content_hash, split, probes)
+        else:
+            scores = dict(zip(names, map(float, measured), strict=True))
+            self._cache.put(content_hash, split, scores)
+
+    def _keep_done(self, under_way: dict[Future[Measured], Assignment], seconds: float) -> None:
+        """Keep what is done of some assignments, waiting for a while."""
+        for future in self.wait(under_way, seconds):
+            self.keep(under_way.pop(future), future)
 
     def _asked(self, split: str, indices: Sequence[int]) -> tuple[list[str], list[int]]:
         """Return the identifiers of samples, and their indices into all of the split's."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruners.schedule import Schedule
-from search.strategies.base import SearchState, Tried
+from search.strategies.base import InFlight, SearchState, Tried
 from space.budgets import Budget
 from space.coding import SearchSpace
 from space.parameters import Value
@@ -102,7 +102,11 @@ class SearchHistory:
         return max(known, key=lambda tried: (tried.estimate, -tried.trial), default=None)
 
     def state(
-        self, seed: int, limit: int | None, others: tuple[SearchState, ...] = ()
+        self,
+        seed: int,
+        limit: int | None,
+        others: tuple[SearchState, ...] = (),
+        in_flight: tuple[InFlight, ...] = (),
     ) -> SearchState:
         """Put together what a strategy may know.
 
@@ -110,6 +114,7 @@ class SearchHistory:
             seed: Seed of the search.
             limit: Samples that trials may score in all.
             others: States of the other budgets that share the limit.
+            in_flight: What is being measured.
 
         Returns:
             The state.
@@ -125,6 +130,7 @@ class SearchHistory:
             tried=self.tried,
             others=others,
             measured_form=self._measured_form,
+            in_flight=in_flight,
         )
 
     def _cost(self, trial: optuna.trial.FrozenTrial) -> int:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from search.block_measuring import BlockMeter
 from search.budget_search import BudgetSearch
+from search.conducting import Conductor, OnTrial, other_states
 from search.interruption import SearchInterruptedError
 from search.measuring import Measurements
-from search.outcomes import SearchOutcome, Stopped, TrialReport
+from search.outcomes import SearchOutcome
 from search.settings import SearchSettings
 from search.strategies import make_strategy
-from search.strategies.base import SearchState, Strategy
+from search.strategies.base import Strategy
 from space.coding import SearchSpace
 
 if TYPE_CHECKING:
     import optuna
-
-OnTrial = Callable[[TrialReport], None]
-"""Called after every trial."""
 
 
 def search_schedule(
@@ -105,54 +102,14 @@ def search_schedules(
     try:
         meter.score_dense()
         for pool in together:
-            _run_together(pool, settings, on_trial)
+            Conductor(pool, measurements, settings, on_trial).run()
     except SearchInterruptedError:
         for search in searches:
             search.stopped = search.stopped or "interrupted"
     return tuple(
-        search.outcome(_others(search, searches) if chosen.shares_budgets else ())
+        search.outcome(other_states(search, searches) if chosen.shares_budgets else ())
         for search in searches
     )
-
-
-def _run_together(
-    pool: Sequence[BudgetSearch], settings: SearchSettings, on_trial: OnTrial
-) -> None:
-    """Search budgets in turn until what they share is used up."""
-    started = time.monotonic()
-    trials = settings.trials * len(pool)
-    timeout = None if settings.timeout is None else settings.timeout * len(pool)
-    limit = None if settings.evaluations is None else settings.evaluations * len(pool)
-    while running := [search for search in pool if search.stopped is None]:
-        for search in pool:
-            search.history.refresh()
-        spent = sum(search.history.evaluations for search in pool)
-        stopped: Stopped | None = None
-        if sum(len(search.history.finished) for search in pool) >= trials:
-            stopped = "trials"
-        elif timeout is not None and time.monotonic() - started >= timeout:
-            stopped = "timeout"
-        elif limit is not None and limit - spent < min(running[0].block_sizes):
-            stopped = "evaluations"
-        if stopped is None:
-            search = min(running, key=lambda each: len(each.history.finished))
-            others = _others(search, pool, limit)
-            room = None if limit is None else limit - spent
-            report, stopped = search.run_trial(limit, others, room)
-            if report is not None:
-                on_trial(report)
-        if stopped == "converged":
-            search.stopped = stopped
-        elif stopped is not None:
-            for each in running:
-                each.stopped = stopped
-
-
-def _others(
-    search: BudgetSearch, pool: Sequence[BudgetSearch], limit: int | None = None
-) -> tuple[SearchState, ...]:
-    """Return the states of the other budgets."""
-    return tuple(each.state(limit) for each in pool if each is not search)
 
 
 def _study_in_memory() -> optuna.Study:

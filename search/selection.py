@@ -61,11 +61,16 @@ def score_split(
     tasks = measurements.tasks(split)
     asked = list(range(len(tasks)) if indices is None else indices)
     scores = {name: np.empty(len(asked)) for name in schedules}
-    for start in range(0, len(asked), BLOCK):
-        block = asked[start : start + BLOCK]
-        for name, schedule in measured.items():
-            scores[name][start : start + BLOCK] = measurements.scores(schedule, split, block)
-        on_block(len(block))
+    blocks = [asked[start : start + BLOCK] for start in range(0, len(asked), BLOCK)]
+    at_once = -(-measurements.workers // len(schedules))
+    for first in range(0, len(blocks), at_once):
+        group = blocks[first : first + at_once]
+        measurements.measure(list(measured.values()), split, group)
+        for number, block in enumerate(group, start=first):
+            place = slice(number * BLOCK, (number + 1) * BLOCK)
+            for name, schedule in measured.items():
+                scores[name][place] = measurements.scores(schedule, split, block)
+            on_block(len(block))
     images = measurements.images(split)
     return Scores(
         split,

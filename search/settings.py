@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pruners.errors import SettingsError
 from search.strategies import STRATEGIES
 from search.tasks.settings import TaskSettings
+from search.workers.settings import WorkerSettings
 
 SpaceSize = Literal["mission", "full"]
 """The two sizes of the search space."""
@@ -88,6 +89,7 @@ class CommandSettings(BaseModel):
             ``"full"`` (also scorers, selector, merge rule and position handling).
         tasks: Benchmarks that a model is measured on, unless it is the embedded one.
         search: How each budget is searched.
+        workers: Who measures.
         study: Name of the study's folder; None derives it from the target, budgets and seed.
         out: Folder that holds the studies.
         dry_run: Whether to explain the run instead of starting it.
@@ -103,6 +105,7 @@ class CommandSettings(BaseModel):
     space: SpaceSize = "mission"
     tasks: TaskSettings = TaskSettings()
     search: SearchSettings = SearchSettings()
+    workers: WorkerSettings = WorkerSettings()
     study: str | None = None
     out: Path = Path("runs")
     dry_run: bool = False
@@ -119,14 +122,20 @@ class CommandSettings(BaseModel):
         return name
 
 
-_OPTIONS = {"budgets": "--budget-tflops", "names": "--tasks", "data": "--task-data"}
+_OPTIONS = {
+    "budgets": "--budget-tflops",
+    "names": "--tasks",
+    "data": "--task-data",
+    "number": "--workers",
+    "patience": "--worker-timeout",
+}
 
 
 def checked_settings(**values: Any) -> CommandSettings:
     """Check what the command line says.
 
     Args:
-        **values: Fields of `CommandSettings`; `search` and `tasks` as dictionaries.
+        **values: Fields of `CommandSettings`; `search`, `tasks` and `workers` as dictionaries.
 
     Returns:
         The settings.
@@ -140,7 +149,7 @@ def checked_settings(**values: Any) -> CommandSettings:
             "mean visual tokens ('64 tokens') or the key-value cache's size (100MB)"
         )
     try:
-        return CommandSettings.model_validate(values)
+        settings = CommandSettings.model_validate(values)
     except ValidationError as error:
         problems = [
             f"{_option(problem['loc'])} is {problem['input']!r}: "
@@ -148,9 +157,16 @@ def checked_settings(**values: Any) -> CommandSettings:
             for problem in error.errors()
         ]
         raise SettingsError("; ".join(problems)) from error
+    device = settings.tasks.device
+    if settings.workers.number is not None and device is not None and ":" in device:
+        raise SettingsError(
+            f"--device {device} is one device, but each of --workers gets its own; pass "
+            f"--device {device.partition(':')[0]}, or leave it out"
+        )
+    return settings
 
 
 def _option(location: tuple[int | str, ...]) -> str:
-    names = [str(part) for part in location if part not in ("search", "tasks")]
+    names = [str(part) for part in location if part not in ("search", "tasks", "workers")]
     field = names[0] if names else "settings"
     return _OPTIONS.get(field, f"--{field.replace('_', '-')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,16 @@ from search.search_history import (
     SearchHistory,
 )
 from search.strategies.base import Tried
+from search.workers.assignments import Assignment
 from space.parameters import Dimension, Parameter, Value
 from studies.records import ACCURACIES_ATTRIBUTE, note_samples, note_schedule
 
 if TYPE_CHECKING:
     import optuna
+
+
+Course = Generator[Assignment, None, "TrialResult"]
+"""A trial under way: yields what must be measured before it is resumed."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +58,14 @@ class TrialRunner:
         self._history = history
         self._races = races
 
-    def run(self, trial: optuna.Trial, blocks: int, room: int | None) -> TrialResult:
-        """Measure what a trial proposes, beginning where its schedule has not been measured.
+    def decode(self, trial: optuna.Trial) -> Schedule:
+        """Let a trial propose.
 
         Args:
-            trial: The trial; gets intermediate values and attributes.
-            blocks: On how many blocks its schedule shall be known.
-            room: Samples that may be scored; None for no limit.
+            trial: The trial; gets parameters and attributes.
 
         Returns:
-            The result.
-
-        Raises:
-            PrunetuneError: The evaluator cannot score the schedule.
+            What is to be measured of it.
         """
         dimensions = self._history.space.parameters
         point = {dimension.name: _suggest(trial, dimension) for dimension in dimensions}
@@ -72,12 +73,35 @@ class TrialRunner:
         measured = self._meter.measurements.measured_form(schedule)
         note_schedule(trial, schedule)
         trial.set_user_attr(MEASURED_ATTRIBUTE, measured.content_hash)
+        return measured
+
+    def run(
+        self,
+        trial: optuna.Trial,
+        measured: Schedule,
+        blocks: int,
+        has_room: Callable[[int], bool],
+    ) -> Course:
+        """Measure a trial's schedule, beginning where it has not been measured.
+
+        Args:
+            trial: The trial; gets intermediate values and attributes.
+            measured: What `decode` returned; no other trial may be measuring it.
+            blocks: On how many blocks its schedule shall be known.
+            has_room: Tells whether so many more samples may be scored; those are then taken.
+
+        Yields:
+            What must be measured and kept before the course goes on.
+
+        Returns:
+            The result.
+        """
         known = self._history.find(measured.content_hash)
         if known is not None:
             if known.raced_out or known.blocks >= blocks:
                 return TrialResult(self._repeat(trial, known))
             trial.set_user_attr(KNOWN_BLOCKS_ATTRIBUTE, known.blocks)
-        return self._measure(trial, measured, known, blocks, room)
+        return (yield from self._measure(trial, measured, known, blocks, has_room))
 
     def _measure(
         self,
@@ -85,8 +109,8 @@ class TrialRunner:
         measured: Schedule,
         known: Tried | None,
         blocks: int,
-        room: int | None,
-    ) -> TrialResult:
+        has_room: Callable[[int], bool],
+    ) -> Course:
         sizes = self._meter.sizes
         accuracies = [] if known is None else known.accuracies.tolist()
         signals = [] if known is None else known.signals.tolist()
@@ -96,9 +120,11 @@ class TrialRunner:
         best = self._history.best(blocks) if self._races else None
         raced_out = out_of_samples = False
         for number in range(begun, blocks):
-            if room is not None and sum(sizes[begun : number + 1]) > room:
+            if not has_room(sizes[number]):
                 out_of_samples = True
                 break
+            if (assignment := self._meter.missing(measured, number)) is not None:
+                yield assignment
             accuracy, signal = self._meter.measure(measured, number)
             accuracies.append(accuracy)
             signals.append(signal)

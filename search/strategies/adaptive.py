@@ -3,16 +3,17 @@
 A Gaussian process predicts what schedules are worth from those measured, at all budgets of a run
 together. Each trial draws one guess of all values from it (Thompson sampling [Thompson1933]) and
 measures the schedule that the guess calls best, a new one on a block or two of samples, one known
-already on half as many again. Compared are probabilities of the dense model's answers, not right
-answers: they tell schedules apart with fewer samples. It ends when measuring everything perfectly
-could be expected to gain less than a threshold.
+already on half as many again; what other workers measure is left to them. Compared are
+probabilities of the dense model's answers, not right answers: they tell schedules apart with fewer
+samples. It ends when measuring everything perfectly could be expected to gain less than a
+threshold.
 
 [Thompson1933] Thompson: On the likelihood that one unknown probability exceeds another, 1933.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,8 +79,12 @@ class AdaptiveStrategy(Strategy):
     def propose(self, state: SearchState) -> Proposal | None:
         """Choose what to measure next; None when little is left to gain."""
         pool = self._pool(state)
+        busy = {each.measured for each in state.in_flight}
         if not state.tried:
-            return Proposal(pool[0].candidate.point, 1, pool[0].candidate.origin)
+            first = next((option for option in pool if option.measured not in busy), None)
+            if first is None:
+                return None
+            return Proposal(first.candidate.point, 1, first.candidate.origin)
         generator = np.random.default_rng(trial_seed(state))
         belief = self._belief(state)
         best = belief.best_points(PARENTS)
@@ -91,7 +96,7 @@ class AdaptiveStrategy(Strategy):
         gain = float((draws.max(axis=1) - draws[:, int(posterior.means.argmax())]).mean())
         if gain < self.least_gain and len(state.tried) >= FEWEST_TRIED:
             return None
-        return _most_promising(state, belief, options, draws[0])
+        return _most_promising(state, belief, options, draws[0], busy)
 
     def ranking(self, state: SearchState) -> Sequence[Tried]:
         """Order the schedules measured by their expected values, best first."""
@@ -205,15 +210,19 @@ class _Belief:
 
 
 def _most_promising(
-    state: SearchState, belief: _Belief, options: Sequence[_Option], drawn: NDArray[np.float64]
+    state: SearchState,
+    belief: _Belief,
+    options: Sequence[_Option],
+    drawn: NDArray[np.float64],
+    busy: Set[str],
 ) -> Proposal | None:
-    """Return the option with the highest drawn value of which not everything is known."""
+    """Return the option with the highest drawn value that is not busy nor wholly known."""
     total = len(state.block_sizes)
     spent = state.samples * total // sum(state.block_sizes)
     for place in np.argsort(-drawn):
         option = options[place]
         known = belief.blocks.get(option.measured, 0)
-        if known < total:
+        if known < total and option.measured not in busy:
             share = _KNOWN_SHARE if known else _NEW_SHARE
             more = max(1, known // 2, spent // share)
             origin = None if known else option.candidate.origin

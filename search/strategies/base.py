@@ -71,6 +71,21 @@ class Tried:
         return float(self.signals.mean()) if len(self.signals) else float("-inf")
 
 
+@dataclass(frozen=True)
+class InFlight:
+    """A schedule that a worker measures now.
+
+    Attributes:
+        point: Its point in the strategy's space.
+        measured: Content hash of the schedule as the measured model runs it.
+        origin: Where its trial comes from; None for the strategy itself.
+    """
+
+    point: Mapping[str, Value]
+    measured: str
+    origin: str | None = None
+
+
 def _itself(schedule: Schedule) -> Schedule:
     return schedule
 
@@ -92,6 +107,7 @@ class SearchState:
             of the budgets; their own `others` are left out.
         measured_form: Tells what is measured in a schedule's place; schedules with the same form
             behave alike and are measured once.
+        in_flight: What other workers measure at this budget while the strategy chooses.
     """
 
     space: SearchSpace
@@ -104,6 +120,12 @@ class SearchState:
     tried: tuple[Tried, ...]
     others: tuple[SearchState, ...] = ()
     measured_form: Callable[[Schedule], Schedule] = _itself
+    in_flight: tuple[InFlight, ...] = ()
+
+    @property
+    def begun(self) -> int:
+        """Trials that have finished or are under way."""
+        return self.trials + len(self.in_flight)
 
     @property
     def left(self) -> int | None:
@@ -171,7 +193,7 @@ class Strategy(ABC):
         Returns:
             A proposal; or a trial that was asked of `state.study`, whose sampler fills it in, to be
             measured on as many blocks as `blocks_of_a_trial` says; or None when nothing more is
-            worth measuring.
+            worth measuring, or what is in flight must be known first.
         """
 
     def blocks_of_a_trial(self, state: SearchState) -> int:

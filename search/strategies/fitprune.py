@@ -12,7 +12,7 @@ from search.attention_mass import AttentionEvaluator, AttentionMass
 from search.evaluators import Evaluator
 from search.measuring import equal_shares
 from search.strategies.base import Proposal, SearchState, Strategy
-from search.strategies.replay import in_turn, next_point
+from search.strategies.replay import next_in_turn
 from search.strategies.staircases import curve_cost, point_of_curve
 from space.coding import SearchSpace
 
@@ -65,7 +65,7 @@ class FitPrune(Strategy):
         """Propose the one schedule; None once it is measured."""
         calibration = self.calibration_samples(state.limit)
         curve = fitted_curve(self._mass(calibration, state.seed), state.space)
-        point = next_point(in_turn([point_of_curve(state.space, curve)]), state)
+        point = next_in_turn([point_of_curve(state.space, curve)], state)
         if point is None:
             return None
         blocks = len(state.block_sizes)

@@ -36,7 +36,7 @@ class GaussianProcessTrials(Strategy):
         """Let the sampler choose; None after the last trial."""
         from optuna.samplers import GPSampler
 
-        if state.trials >= self.most_trials:
+        if state.begun >= self.most_trials:
             return None
         affordable = self._spending(state).trials
         startup = min(self.most_random, max(_FEWEST_RANDOM, affordable // _RANDOM_SHARE))

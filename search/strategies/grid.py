@@ -9,7 +9,7 @@ from itertools import count
 import numpy as np
 
 from search.strategies.base import Proposal, SearchState, Strategy
-from search.strategies.replay import Point, in_turn, next_point
+from search.strategies.replay import Point, next_in_turn
 from search.strategies.spending import afford
 from space.coding import SearchSpace
 from space.parameters import Choice, Dimension, Value
@@ -37,7 +37,7 @@ class Grid(Strategy):
 
     def propose(self, state: SearchState) -> Proposal | None:
         """Propose the grid's next point."""
-        point = next_point(in_turn(grid_points(state.space, state.seed)), state)
+        point = next_in_turn(grid_points(state.space, state.seed), state)
         if point is None:
             return None
         blocks = afford(state, self.samples_per_trial, most_trials=2**31).blocks

@@ -31,7 +31,7 @@ def next_point(course: Course, state: SearchState) -> Point | None:
         state: What is known.
 
     Returns:
-        The point; None when the course ends before.
+        The point; None when the course ends before, or when the point is being measured.
     """
     known = {_key(trial.params): trial.value for trial in _finished(state)}
     try:
@@ -40,18 +40,29 @@ def next_point(course: Course, state: SearchState) -> Point | None:
             point = course.send(value)
     except StopIteration:
         return None
-    return point
+    return None if _key(point) in _in_flight(state) else point
 
 
-def in_turn(points: Iterable[Point]) -> Course:
-    """Make the course that measures some points whatever their values are."""
-    # Not `yield from`: a plain iterator cannot be sent values.
-    for point in points:  # noqa: UP028
-        yield point
+def next_in_turn(points: Iterable[Point], state: SearchState) -> Point | None:
+    """Find the first of some points, to be measured whatever their values are, that is missing.
+
+    Args:
+        points: The points.
+        state: What is known.
+
+    Returns:
+        The first point that is neither measured nor being measured; None when there is none.
+    """
+    known = {_key(trial.params) for trial in _finished(state)} | _in_flight(state)
+    return next((point for point in points if _key(point) not in known), None)
 
 
 def _key(point: Point) -> frozenset[tuple[str, Value]]:
     return frozenset(point.items())
+
+
+def _in_flight(state: SearchState) -> set[frozenset[tuple[str, Value]]]:
+    return {_key(each.point) for each in state.in_flight}
 
 
 def _finished(state: SearchState) -> list[optuna.trial.FrozenTrial]:

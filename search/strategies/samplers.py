@@ -61,11 +61,11 @@ class SamplerStrategy(Strategy):
         """Propose the next published schedule that is missing, then what the sampler says."""
         if self._published_first:
             points = self._published(state.space)
-            done = _origins(state.study)
+            done = _origins(state.study) | {each.origin for each in state.in_flight}
             for name, point in points.items():
                 if name not in done:
                     return Proposal(point, self.blocks_of_a_trial(state), name)
-        sequence = np.random.SeedSequence([state.seed, state.trials])
+        sequence = np.random.SeedSequence([state.seed, state.begun])
         state.study.sampler = self.sampler(int(sequence.generate_state(_SEEDS_PER_STUDY)[0]))
         return state.study.ask()
 

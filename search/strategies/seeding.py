@@ -14,11 +14,11 @@ def trial_seed(state: SearchState, finished: int | None = None) -> int:
     the same after an interruption.
 
     Args:
-        state: What is known; its seed and its number of finished trials decide.
-        finished: Trials that have finished, if more have since.
+        state: What is known; its seed and the number of trials begun decide.
+        finished: Trials that have been begun, if more have since.
 
     Returns:
         The seed, 32 bits.
     """
-    number = state.trials if finished is None else finished
+    number = state.begun if finished is None else finished
     return int(np.random.SeedSequence([state.seed, number]).generate_state(1)[0])

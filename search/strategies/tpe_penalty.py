@@ -54,7 +54,7 @@ class TpePenalty(Strategy):
         from optuna.samplers import TPESampler
 
         assert isinstance(state.space, FreeSpace)
-        for number in range(state.trials, self._trials):
+        for number in range(state.begun, self._trials):
             state.study.sampler = TPESampler(
                 n_startup_trials=STARTUP_TRIALS, seed=trial_seed(state, number)
             )

@@ -1,0 +1,60 @@
+"""What a worker is asked to measure, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruners.errors import SettingsError
+from pruners.schedule import Schedule
+from search.evaluators import Evaluator, Probe, ProbingEvaluator
+
+Measured = NDArray[np.float64] | Probe
+"""Scores of an assignment's samples, or probes of them, in the order asked."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Samples to be measured under a schedule.
+
+    Attributes:
+        schedule: The schedule, with layers of the measured model's depth.
+        split: Name of the samples' split.
+        indices: Indices into the evaluator's samples of that split.
+        probes: Whether to compare with the dense model too.
+    """
+
+    schedule: Schedule
+    split: str
+    indices: tuple[int, ...]
+    probes: bool = False
+
+    def measure(self, evaluator: Evaluator) -> Measured:
+        """Do it.
+
+        Args:
+            evaluator: What measures.
+
+        Returns:
+            A probe if that was asked for, else scores.
+
+        Raises:
+            SettingsError: A probe was asked for and the evaluator does not probe.
+            PrunetuneError: The evaluator cannot score the schedule.
+        """
+        if not self.probes:
+            return evaluator.score(self.schedule, self.split, self.indices)
+        if not isinstance(evaluator, ProbingEvaluator):
+            raise SettingsError(
+                f"{evaluator.measured_on} gives scores only; choose a strategy that compares "
+                "schedules by accuracy"
+            )
+        return evaluator.probe(self.schedule, self.split, self.indices)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.indices)} samples of the {self.split} split under schedule "
+            f"{self.schedule.content_hash[:12]}"
+        )

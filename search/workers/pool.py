@@ -1,0 +1,98 @@
+"""What a search needs of those who measure for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Protocol, Self
+
+from search.evaluators import Evaluator
+from search.workers.assignments import Assignment, Measured
+
+EvaluatorMaker = Callable[[], Evaluator]
+"""Makes the evaluator of a worker in its own process; must be picklable."""
+
+
+class WorkerPool(Protocol):
+    """Measures assignments, several at a time where it has several workers.
+
+    For one thread: nothing happens but within calls of it.
+    """
+
+    @property
+    def capacity(self) -> int:
+        """How many assignments it can measure at once now, at least 1."""
+
+    def submit(self, assignment: Assignment) -> Future[Measured]:
+        """Take on an assignment.
+
+        Args:
+            assignment: What to measure.
+
+        Returns:
+            What will hold the answer, or a `PrunetuneError`; to be waited for with `wait` only.
+        """
+
+    def wait(self, futures: Collection[Future[Measured]], seconds: float) -> set[Future[Measured]]:
+        """Wait until some of what `submit` returned is done.
+
+        Args:
+            futures: What to wait for.
+            seconds: Longest time to wait.
+
+        Returns:
+            Those that are done, maybe none.
+
+        Raises:
+            WorkerError: There are no workers to measure, and there will be none.
+        """
+
+    def close(self) -> None:
+        """End all workers; what they were measuring is lost."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class OwnProcess:
+    """Measures in this process, at once.
+
+    Args:
+        evaluator: What measures.
+    """
+
+    capacity = 1
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    def submit(self, assignment: Assignment) -> Future[Measured]:
+        """Measure; errors of the evaluator are raised here."""
+        future: Future[Measured] = Future()
+        future.set_result(assignment.measure(self._evaluator))
+        return future
+
+    def wait(self, futures: Collection[Future[Measured]], seconds: float) -> set[Future[Measured]]:
+        """Return them all."""
+        return set(futures)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
