@@ -77,8 +77,15 @@ def verdict(comparison: Comparison) -> str:
     return f"{_relation(comparison)} {label(comparison.other)}"
 
 
-def _verdict_on_all(comparisons: Sequence[Comparison]) -> str:
-    """Say what several comparisons show, those that show the same together."""
+def verdict_on_all(comparisons: Sequence[Comparison]) -> str:
+    """Say what several comparisons show, those that show the same together.
+
+    Args:
+        comparisons: The searched schedule against other ones.
+
+    Returns:
+        For example ``"better than VisionDrop, DeSAP"``.
+    """
     others: dict[str, list[str]] = {}
     for comparison in comparisons:
         others.setdefault(_relation(comparison), []).append(label(comparison.other))
@@ -139,7 +146,7 @@ def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
     for result in results:
         against = [comparison for comparison in result.comparisons if comparison.other != DENSE]
         lines.append(
-            f"{result.budget}: the searched schedule is {_verdict_on_all(against)} "
+            f"{result.budget}: the searched schedule is {verdict_on_all(against)} "
             f"({result.trials} trials, {result.evaluations} samples scored, "
             f"{result.seconds:.0f} s of search)."
         )
