@@ -30,6 +30,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise StudyError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder, with its parents, where it is missing.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        StudyError: It cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"the folder {folder} cannot be created ({error.strerror or error}); choose another"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically.
 

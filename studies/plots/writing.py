@@ -10,10 +10,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pruners.errors import StudyError
 from studies.figure_style import Width, inches, style
 from studies.file_names import budget_slug
-from studies.files import write_text
+from studies.files import make_folder, write_text
 from studies.kept_tokens import Gallery
 from studies.latex import escaped
 from studies.pareto import pareto_points
@@ -80,7 +79,7 @@ def write_figures(
     """
     check_formats(formats)
     inches(width)
-    _make(folder)
+    make_folder(folder)
     written = []
     planned = list(plan_figures(study, gallery))
     for each in planned:
@@ -206,12 +205,3 @@ def _environments(planned: Sequence[PlannedFigure], width: Width, as_pgf: bool) 
             rf"\end{{{environment}}}",
         ]
     return "\n".join(lines) + "\n"
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(
-            f"the folder {folder} cannot be made ({error.strerror or error}); choose another"
-        ) from error
