@@ -1,14 +1,15 @@
 """What every schedule of the lattice does, measured once and kept as data.
 
-All schedules of `lattice.py` at five budgets run on 500 samples of the search split and 500 of the
-report split. Kept are whether the answer is right, and on the search split also the probability of
-the dense model's answer and the agreement of the last hidden states.
+All schedules of `lattice.py`, at five budgets and at none, run on 500 samples of the search split
+and 500 of the report split. Kept are whether the answer is right, and on the search split also the
+probability of the dense model's answer and the agreement of the last hidden states.
 
     python benchmarks/ground_truth.py --workers 2
 
 writes ``benchmarks/data/ground-truth-embedded.parquet`` in about 45 minutes. Finished chunks of
 samples are kept under ``runs/ground_truth``: the same command continues after an interruption.
-``--model`` also takes the folder of another checkpoint like the embedded one.
+``--model`` also takes the folder of another checkpoint that ``search.embedded.train`` wrote, and
+``--benchmark`` that of other questions that ``search.embedded.benchmark`` drew.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 from ground_truth_batches import Results, run_batch
-from lattice import LatticePoint, lattice
+from lattice import LatticePoint, lattice, off_budget_lattice
 from rich.console import Console
 from tabular_data import About, GroundTruth, SplitSamples
 
 from pruners.errors import DataError, PrunetuneError
 from pruners.shape import Shape
+from search.embedded import CHECKPOINT
+from search.embedded import DATA as DEFAULT_QUESTIONS
 from search.embedded_evaluator import EmbeddedEvaluator
 from search.export import versions
 from search.measuring import equal_shares
@@ -53,6 +56,13 @@ class Point(NamedTuple):
     point: LatticePoint
 
 
+class Source(NamedTuple):
+    """The model, ``"embedded"`` or a checkpoint's folder, and the folder of its questions."""
+
+    model: str
+    benchmark: Path
+
+
 class Chunk(NamedTuple):
     """Samples to run the schedules of a part on, and where the results go."""
 
@@ -64,6 +74,9 @@ class Chunk(NamedTuple):
 
 def main(
     model: Annotated[str, typer.Option(help="embedded, or a checkpoint's folder.")] = "embedded",
+    benchmark: Annotated[
+        Path, typer.Option(help="Folder of the questions. Default: the shipped ones.")
+    ] = DEFAULT_QUESTIONS,
     samples: Annotated[int, typer.Option(min=5, help="Samples of each split.")] = 500,
     workers: Annotated[int, typer.Option(min=1, help="Chunks at a time, each on one core.")] = 1,
     work: Annotated[Path, typer.Option(help="Finished chunks are kept here.")] = Path(
@@ -78,9 +91,10 @@ def main(
     console = Console()
     path = out or DATA / f"ground-truth-{Path(model).name}.parquet"
     try:
-        evaluator = make_evaluator(model)
+        source = Source(model, benchmark)
+        evaluator = make_evaluator(source)
         chunks = make_chunks(evaluator, samples, work / Path(model).name)
-        run_chunks(model, [chunk for chunk in chunks if not chunk.path.exists()], workers, console)
+        run_chunks(source, [chunk for chunk in chunks if not chunk.path.exists()], workers, console)
         truth = assemble(evaluator, chunks)
         path.parent.mkdir(parents=True, exist_ok=True)
         truth.write(path)
@@ -94,9 +108,10 @@ def main(
 
 
 @cache
-def make_evaluator(model: str) -> EmbeddedEvaluator:
+def make_evaluator(source: Source) -> EmbeddedEvaluator:
     """One per process: its images are encoded once, for all chunks."""
-    return EmbeddedEvaluator() if model == "embedded" else EmbeddedEvaluator(Path(model))
+    checkpoint = CHECKPOINT if source.model == "embedded" else Path(source.model)
+    return EmbeddedEvaluator(checkpoint, source.benchmark)
 
 
 def budget_points(shape: Shape) -> list[Point]:
@@ -108,7 +123,16 @@ def budget_points(shape: Shape) -> list[Point]:
     ]
 
 
-PARTS: Mapping[str, Callable[[Shape], list[Point]]] = {"budgets": budget_points}
+def off_budget_points(shape: Shape) -> list[Point]:
+    """Schedules of no budget, after the dense model."""
+    dense = LatticePoint((shape.visual_tokens,) * shape.decoder_layers, 0.0, 0.0)
+    return [Point(0, dense), *(Point(0, point) for point in off_budget_lattice(shape))]
+
+
+PARTS: Mapping[str, Callable[[Shape], list[Point]]] = {
+    "budgets": budget_points,
+    "off-budget": off_budget_points,
+}
 """Points by the part of the table that they make up; each begins with dense."""
 
 
@@ -132,12 +156,12 @@ def used_samples(evaluator: EmbeddedEvaluator, split: str, samples: int) -> list
     return sorted(drawn, key=lambda index: len(prompts[index]))
 
 
-def run_chunks(model: str, chunks: Sequence[Chunk], workers: int, console: Console) -> None:
+def run_chunks(source: Source, chunks: Sequence[Chunk], workers: int, console: Console) -> None:
     """Run chunks in processes of their own, and say how long the rest will take."""
     started = time.monotonic()
     # New processes: a fork of one that runs threads may hang.
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        running = [pool.submit(run_chunk, model, chunk) for chunk in chunks]
+        running = [pool.submit(run_chunk, source, chunk) for chunk in chunks]
         try:
             for number, future in enumerate(as_completed(running), start=1):
                 future.result()
@@ -152,9 +176,9 @@ def run_chunks(model: str, chunks: Sequence[Chunk], workers: int, console: Conso
             raise
 
 
-def run_chunk(model: str, chunk: Chunk) -> None:
+def run_chunk(source: Source, chunk: Chunk) -> None:
     """Run all schedules of a part on a chunk's samples and keep the results."""
-    evaluator = make_evaluator(model)
+    evaluator = make_evaluator(source)
     points = PARTS[chunk.part](evaluator.shape)
     schedules = [point.schedule(evaluator.shape) for _, point in points]
     results = run_batch(evaluator, chunk.split, chunk.indices, schedules)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, pairwise, product
+from itertools import combinations, combinations_with_replacement, pairwise, product
 
 from pruners.schedule import Schedule
 from pruners.shape import Shape
@@ -25,8 +25,13 @@ KEPT = (0.75, 0.4)
 
 DECODER_STAGES = 3
 
+OFF_BUDGET_SHARES = (1, 0.5, 0.25, 0.12, 0.06, 0.03)
+"""Shares of the dense model's tokens that segments of the decoder keep where no budget holds."""
+
 WEIGHTS = (0.0, 0.25, 0.5, 0.75)
 CONTEXTUAL = (0.125, 0.4)
+PUBLISHED_WEIGHT, PUBLISHED_CONTEXTUAL = 0.5, 0.125
+"""Those of DeSAP and VisionDrop."""
 
 
 def staircases(mean_tokens: int, layers: int, visual_tokens: int) -> tuple[tuple[int, ...], ...]:
@@ -105,6 +110,29 @@ def lattice(shape: Shape, mean_tokens: int) -> Iterator[LatticePoint]:
             if content_hash not in seen:
                 seen.add(content_hash)
                 yield point
+
+
+def off_budget_lattice(shape: Shape) -> Iterator[LatticePoint]:
+    """List schedules that meet no budget in particular, as some strategies measure on their way.
+
+    Args:
+        shape: Shape of the measured model.
+
+    Yields:
+        All never rising choices of shares for four segments of the decoder, as equally deep as its
+        layers allow, but the dense model; with the published similarity weight and contextual
+        share.
+    """
+    parts = DECODER_STAGES + 1
+    starts = [shape.decoder_layers * part // parts for part in range(parts + 1)]
+    lengths = [end - start for start, end in pairwise(starts)]
+    counts = [max(1, round(share * shape.visual_tokens)) for share in OFF_BUDGET_SHARES]
+    for chosen in combinations_with_replacement(counts, parts):
+        if min(chosen) < shape.visual_tokens:
+            tokens = [
+                count for count, length in zip(chosen, lengths, strict=True) for _ in range(length)
+            ]
+            yield LatticePoint(tuple(tokens), PUBLISHED_WEIGHT, PUBLISHED_CONTEXTUAL)
 
 
 def _filled(

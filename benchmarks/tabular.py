@@ -108,7 +108,8 @@ class TabularEvaluator:
         It is the one with the nearest tokens by layer (root mean square of their logarithms),
         similarity weight and contextual share among those that keep no more tokens in all; the
         cheapest of the table where none does. A schedule that is less than one token per layer
-        below a budget counts as spending it, as those of the lattice do.
+        below a budget counts as spending it, as those of the lattice do, and only those stand for
+        it: what the table has off its budgets changes nothing for searches that keep to them.
 
         Args:
             schedule: A schedule of the mission's parts, for any depth.
@@ -119,7 +120,7 @@ class TabularEvaluator:
         measured = as_measured(schedule, self.shape)
         if measured.content_hash in self.truth.rows:
             return self.truth.schedules[self.row(measured)]
-        allowed = self._mean_tokens <= self._allowance(_tokens(measured, self.shape).mean())
+        allowed = self._allowed(_tokens(measured, self.shape).mean())
         if not allowed.any():
             return self.truth.schedules[int(np.argmin(self._mean_tokens))]
         apart = np.square(self._features - features(measured, self.shape)).sum(axis=1)
@@ -164,7 +165,9 @@ class TabularEvaluator:
             DataError: Nothing in the table meets the budget.
         """
         values = np.where(
-            self._mean_tokens <= mean_tokens, self.relative_accuracies(split), -np.inf
+            (self.truth.budgets > 0) & (self._mean_tokens <= mean_tokens),
+            self.relative_accuracies(split),
+            -np.inf,
         )
         if not np.isfinite(values).any():
             raise DataError(f"no schedule of the table keeps {mean_tokens:g} tokens or fewer")
@@ -184,11 +187,13 @@ class TabularEvaluator:
             )
         return row
 
-    def _allowance(self, mean_tokens: float) -> float:
-        """Tokens that the stand-in of a schedule may keep, as a mean over layers."""
+    def _allowed(self, mean_tokens: float) -> NDArray[np.bool_]:
+        """Which rows may stand for a schedule that keeps so many tokens, as a mean over layers."""
         budgets = np.unique(self.truth.budgets[self.truth.budgets > 0])
         spending = budgets[(budgets >= mean_tokens) & (budgets - mean_tokens < 1)]
-        return float(spending[0]) if len(spending) else mean_tokens
+        if len(spending):
+            return (self.truth.budgets > 0) & (self._mean_tokens <= spending[0])
+        return self._mean_tokens <= mean_tokens
 
     def _known(self, split: str) -> str:
         if split not in self._right:

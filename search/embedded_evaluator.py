@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.errors import DataError, ModelError
+from pruners.errors import ModelError
 from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 from search.attention_mass import AttentionMass
 from search.embedded import CHECKPOINT, CLIP, DATA
 from search.embedded.attention import attention_mass
-from search.embedded.benchmark import load_split
+from search.embedded.benchmark import load_split, split_file
 from search.embedded.inputs import BATCH, SplitInputs, encode_split, one_thread
 from search.embedded.scoring import score
-from search.evaluators import SPLITS, Probe, SampleKey
+from search.evaluators import Probe, SampleKey
 from space.shapes import shape_from_pretrained
 
 if TYPE_CHECKING:
@@ -69,10 +69,12 @@ class EmbeddedEvaluator:
 
     Args:
         checkpoint: Folder of another model of the same make, to compare with the embedded one.
+        benchmark: Folder of another benchmark of the same make.
     """
 
-    def __init__(self, checkpoint: Path = CHECKPOINT) -> None:
+    def __init__(self, checkpoint: Path = CHECKPOINT, benchmark: Path = DATA) -> None:
         self._checkpoint = checkpoint
+        self._benchmark = benchmark
 
     @property
     def name(self) -> str:
@@ -83,9 +85,12 @@ class EmbeddedEvaluator:
     def measured_on(self) -> str:
         """The model and benchmark, in words."""
         model = "the embedded model" if self._checkpoint == CHECKPOINT else self.name
+        benchmark = (
+            "its benchmark" if self._benchmark == DATA else f"the benchmark {self._benchmark}"
+        )
         return (
             f"{model} ({self.shape.decoder_layers} decoder layers, "
-            f"{self.shape.visual_tokens} visual tokens) and its benchmark"
+            f"{self.shape.visual_tokens} visual tokens) and {benchmark}"
         )
 
     @cached_property
@@ -112,11 +117,11 @@ class EmbeddedEvaluator:
 
     def samples(self, split: str) -> Sequence[SampleKey]:
         """List a split's samples in the order of its file."""
-        return _sample_keys(split)
+        return _sample_keys(split_file(split, self._benchmark))
 
     def split_fingerprint(self, split: str) -> str:
         """Hash of the split's file."""
-        return hashlib.sha256(_data_file(split).read_bytes()).hexdigest()
+        return hashlib.sha256(split_file(split, self._benchmark).read_bytes()).hexdigest()
 
     def score(self, schedule: Schedule, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
         """Score samples under a schedule: 1 for the right token, else 0."""
@@ -138,7 +143,7 @@ class EmbeddedEvaluator:
 
     def attention_mass(self, split: str, indices: Sequence[int]) -> AttentionMass:
         """Add up the attention that visual tokens receive in the dense model."""
-        samples = load_split(split)
+        samples = load_split(split, folder=self._benchmark)
         return attention_mass(self.model, self.processor, [samples[index] for index in indices])
 
     def inputs(self, split: str) -> SplitInputs:
@@ -155,7 +160,7 @@ class EmbeddedEvaluator:
         """
         if split not in self._encoded:
             self._encoded[split] = encode_split(
-                load_split(split),
+                load_split(split, folder=self._benchmark),
                 self.model,
                 self.processor,
                 self.text_tower,
@@ -188,7 +193,7 @@ class EmbeddedEvaluator:
 
         try:
             model = AutoModelForImageTextToText.from_pretrained(
-                self._checkpoint, dtype=torch.float32
+                self._checkpoint, dtype=torch.float32, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
             raise ModelError(
@@ -203,7 +208,9 @@ class EmbeddedEvaluator:
         from transformers import AutoProcessor
 
         # Without torchvision there is only this backend; with it, pixels would differ a little.
-        return AutoProcessor.from_pretrained(self._checkpoint, backend="pil")
+        return AutoProcessor.from_pretrained(
+            self._checkpoint, backend="pil", trust_remote_code=False
+        )
 
     @cached_property
     def text_tower(self) -> TextTower:
@@ -292,20 +299,11 @@ def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np
 
 
 @cache
-def _sample_keys(split: str) -> tuple[SampleKey, ...]:
+def _sample_keys(path: Path) -> tuple[SampleKey, ...]:
     """Read which samples a split has, without its images."""
     import pyarrow.parquet as pq
 
     # Unlike read_table, this imports no pandas.
-    table = pq.ParquetFile(_data_file(split)).read(columns=["id", "task", "image_id"])
+    table = pq.ParquetFile(path).read(columns=["id", "task", "image_id"])
     columns = (table.column(name).to_pylist() for name in ("id", "task", "image_id"))
     return tuple(SampleKey(*key) for key in zip(*columns, strict=True))
-
-
-def _data_file(split: str) -> Path:
-    if split not in SPLITS:
-        raise DataError(f"there is no split {split!r}; expected one of {', '.join(SPLITS)}")
-    path = DATA / f"{split}.parquet"
-    if not path.is_file():
-        raise DataError(f"the benchmark's {path} is missing; reinstall prunetune")
-    return path

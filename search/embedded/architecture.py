@@ -23,6 +23,11 @@ PATCHES = GRID * GRID
 FEATURE_LAYER = -2
 """Which of the vision tower's hidden states the decoder sees, as in LLaVA-1.5."""
 
+DECODER_LAYERS = 8
+DECODER_WIDTH = 128
+HEAD_WIDTH = 32
+"""Width of one attention head; a decoder's width is a multiple of it."""
+
 IMAGE_MEAN = 0.5
 IMAGE_DEVIATION = 0.25
 
@@ -53,15 +58,24 @@ def clip_config() -> CLIPConfig:
     return CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64)
 
 
-def llava_config() -> LlavaConfig:
-    """Return the configuration of the vision-language model."""
+def llava_config(layers: int = DECODER_LAYERS, width: int = DECODER_WIDTH) -> LlavaConfig:
+    """Return the configuration of the vision-language model.
+
+    Args:
+        layers: Layers of the decoder, default the embedded model's 8.
+        width: Hidden width of the decoder, a multiple of 32, default the embedded model's 128.
+
+    Returns:
+        The configuration; feed-forward parts are two and a half times as wide as the decoder.
+    """
+    heads = width // HEAD_WIDTH
     text = LlamaConfig(
         vocab_size=len(VOCABULARY),
-        hidden_size=128,
-        intermediate_size=320,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=width,
+        intermediate_size=width * 5 // 2,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=1024,
         bos_token_id=VOCABULARY.index(START),
         eos_token_id=VOCABULARY.index(END),
@@ -84,9 +98,11 @@ def build_clip() -> CLIPModel:
     return CLIPModel(clip_config())
 
 
-def build_llava() -> LlavaForConditionalGeneration:
-    """Return the vision-language model with random weights."""
-    return LlavaForConditionalGeneration(llava_config())
+def build_llava(
+    layers: int = DECODER_LAYERS, width: int = DECODER_WIDTH
+) -> LlavaForConditionalGeneration:
+    """Return the vision-language model with random weights; sizes as for `llava_config`."""
+    return LlavaForConditionalGeneration(llava_config(layers, width))
 
 
 def build_image_processor() -> CLIPImageProcessorPil:

@@ -1,20 +1,21 @@
 """The embedded benchmark: five tasks in three disjoint splits, kept as parquet.
 
 ``python -m search.embedded.benchmark`` draws all files again, byte for byte under the same pyarrow
-version (which a parquet file names in its footer).
+version (which a parquet file names in its footer). ``--out FOLDER --seed 1`` draws another
+benchmark of the same make.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from pruners.atomic import atomic_path
@@ -41,6 +42,7 @@ SPLITS: tuple[str, ...] = ("search", "confirm", "report")
 
 _IMAGES = {"search": 200, "confirm": 160, "report": 260}
 _STREAMS = {"search": 101, "confirm": 102, "report": 103}
+_STREAMS_PER_SEED = 1_000
 
 
 @dataclass(frozen=True)
@@ -155,18 +157,20 @@ def _ask(
     return complete if len(texts) == len(asked) else None
 
 
-def build_split(split: str) -> pa.Table:
+def build_split(split: str, seed: int = 0) -> pa.Table:
     """Draw one split of the benchmark.
 
     Args:
         split: One of ``SPLITS``.
+        seed: Seed of the benchmark, default that of the shipped one. Other seeds draw other scenes
+            and questions; handwritten samples come from the same ones of the split.
 
     Returns:
         One row per question; images and handwritten samples belong to this split alone.
     """
     import pyarrow as pa
 
-    rng = np.random.default_rng(_STREAMS[split])
+    rng = np.random.default_rng(_STREAMS[split] + _STREAMS_PER_SEED * seed)
     pool = digit_pool(split)
     rows: list[dict[str, object]] = []
     for number, plan in enumerate(_image_plans(rng, _IMAGES[split])):
@@ -207,15 +211,15 @@ def build_split(split: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def write_split(split: str, folder: Path) -> Path:
-    """Draw one split and write ``<folder>/<split>.parquet``; return the path."""
+def write_split(split: str, folder: Path, seed: int = 0) -> Path:
+    """Draw one split of a seed and write ``<folder>/<split>.parquet``; return the path."""
     import pyarrow.parquet as pq
 
     path = folder / f"{split}.parquet"
     with atomic_path(path) as temporary:
         # A large dictionary page lets the questions of one image share its bytes.
         pq.write_table(
-            build_split(split),
+            build_split(split, seed),
             temporary,
             version="2.6",
             compression="zstd",
@@ -229,13 +233,10 @@ def write_split(split: str, folder: Path) -> Path:
 
 
 @cache
-def _read_split(split: str) -> tuple[Sample, ...]:
+def _read_split(path: Path) -> tuple[Sample, ...]:
     import pyarrow.parquet as pq
 
     columns = ["id", "task", "question_type", "image_id", "image", "question", "answer"]
-    path = DATA / f"{split}.parquet"
-    if not path.is_file():
-        raise DataError(f"{path} is missing; python -m search.embedded.benchmark draws it again")
     rows = pq.read_table(path, columns=[*columns, "choices", "boxes"]).to_pylist()
     images: dict[str, bytes] = {}
     return tuple(
@@ -254,12 +255,34 @@ def _read_split(split: str) -> tuple[Sample, ...]:
     )
 
 
-def load_split(split: str, tasks: Sequence[str] | None = None) -> list[Sample]:
-    """Read the shipped questions of one split.
+def split_file(split: str, folder: Path = DATA) -> Path:
+    """Return the file of a split.
+
+    Args:
+        split: One of ``SPLITS``.
+        folder: Folder of the benchmark, default the shipped one.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        DataError: The split is unknown, or its file is missing.
+    """
+    if split not in SPLITS:
+        raise DataError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    path = folder / f"{split}.parquet"
+    if not path.is_file():
+        raise DataError(f"{path} is missing; python -m search.embedded.benchmark draws it again")
+    return path
+
+
+def load_split(split: str, tasks: Sequence[str] | None = None, folder: Path = DATA) -> list[Sample]:
+    """Read the questions of one split.
 
     Args:
         split: ``"search"``, ``"confirm"`` or ``"report"``.
         tasks: Which of ``TASKS`` to keep, default all.
+        folder: Folder of the benchmark, default the shipped one.
 
     Returns:
         The questions in their stored order; those of one image stand together.
@@ -267,23 +290,26 @@ def load_split(split: str, tasks: Sequence[str] | None = None) -> list[Sample]:
     Raises:
         DataError: The split or a task is unknown, or the split's file is missing.
     """
-    if split not in SPLITS:
-        raise DataError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    path = split_file(split, folder)
     wanted = TASKS if tasks is None else tuple(tasks)
     unknown = [task for task in wanted if task not in TASKS]
     if unknown:
         raise DataError(f"unknown task {unknown[0]!r}; choose from {', '.join(TASKS)}")
-    return [sample for sample in _read_split(split) if sample.task in wanted]
+    return [sample for sample in _read_split(path) if sample.task in wanted]
 
 
-def main() -> None:
-    """Draw all splits again, into the folder given as first argument or the package's own."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DATA
-    folder.mkdir(parents=True, exist_ok=True)
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the files.")] = DATA,
+    seed: Annotated[int, typer.Option(min=0, help="0 draws the shipped benchmark again.")] = 0,
+) -> None:
+    """Draw all splits of a benchmark."""
+    if seed and out == DATA:
+        raise typer.BadParameter("the shipped folder holds seed 0; name another with --out")
+    out.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        path = write_split(split, folder)
+        path = write_split(split, out, seed)
         print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

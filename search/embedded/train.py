@@ -13,6 +13,14 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of scenes, weights and batches.")] = 0,
     scenes: Annotated[int, typer.Option(min=2, help="Number of training scenes.")] = 60_000,
+    decoder_layers: Annotated[int, typer.Option(min=2, help="Layers of the decoder.")] = 8,
+    decoder_width: Annotated[
+        int, typer.Option(min=32, help="Width of the decoder, a multiple of 32.")
+    ] = 128,
+    towers: Annotated[
+        str | None,
+        typer.Option(help="Folder of paired towers to take as they are, instead of stage one."),
+    ] = None,
     tower_minutes: Annotated[float, typer.Option(help="Longest stage one, 0 for no limit.")] = 22,
     decoder_minutes: Annotated[float, typer.Option(help="Longest stage two, 0 for no limit.")] = 46,
     tower_steps: Annotated[int, typer.Option(help="Most steps of stage one, 0 for no limit.")] = 0,
@@ -43,6 +51,9 @@ def main(
     settings = TrainingSettings(
         seed=seed,
         scenes=scenes,
+        decoder_layers=decoder_layers,
+        decoder_width=decoder_width,
+        towers=towers,
         tower_minutes=tower_minutes or None,
         decoder_minutes=decoder_minutes or None,
         tower_steps=tower_steps or None,

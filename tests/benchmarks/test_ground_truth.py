@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from pruners.published import dense
+from search.embedded import DATA
 from search.embedded_evaluator import EmbeddedEvaluator
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -19,6 +20,7 @@ from ground_truth_batches import run_batch
 from lattice import lattice
 
 HALF_PRECISION = 1e-3
+SHIPPED = ground_truth.Source("embedded", DATA)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_chunks_are_made_once_and_put_together(evaluator, monkeypatch, tmp_path)
     chunks = ground_truth.make_chunks(evaluator, 10, tmp_path)
     assert len(chunks) == 2 * 2 * 2  # parts, splits, chunks of each
     for chunk in chunks:
-        ground_truth.run_chunk("embedded", chunk)
+        ground_truth.run_chunk(SHIPPED, chunk)
     made = {chunk.path: chunk.path.stat().st_mtime_ns for chunk in chunks}
     assert all(chunk.path.exists() for chunk in ground_truth.make_chunks(evaluator, 10, tmp_path))
     truth = ground_truth.assemble(evaluator, chunks)
@@ -71,4 +73,4 @@ def test_chunks_are_made_once_and_put_together(evaluator, monkeypatch, tmp_path)
     others = [chunk._replace(indices=chunk.indices[::-1]) for chunk in chunks]
     with pytest.raises(ground_truth.DataError, match="remove it"):
         ground_truth.assemble(evaluator, others)
-    ground_truth.run_chunks("embedded", [], 1, Console(quiet=True))  # nothing is left to run
+    ground_truth.run_chunks(SHIPPED, [], 1, Console(quiet=True))  # nothing is left to run

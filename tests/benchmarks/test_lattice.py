@@ -13,7 +13,7 @@ from search.measuring import as_measured
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from lattice import CONTEXTUAL, WEIGHTS, lattice, staircases
+from lattice import CONTEXTUAL, OFF_BUDGET_SHARES, WEIGHTS, lattice, off_budget_lattice, staircases
 
 LAYERS, TOKENS = ANALYTIC_SHAPE.decoder_layers, ANALYTIC_SHAPE.visual_tokens
 BUDGETS = (72, 48, 32, 16, 8)
@@ -65,3 +65,19 @@ def test_points_are_schedules_of_the_budget_that_all_behave_differently(budget):
     for point, schedule in zip(points, schedules, strict=True):
         assert schedule.visual_tokens_per_layer(LAYERS, TOKENS) == point.tokens
         assert as_measured(schedule, ANALYTIC_SHAPE) == schedule
+
+
+def test_the_lattice_of_no_budget_holds_every_falling_choice_once():
+    points = list(off_budget_lattice(ANALYTIC_SHAPE))
+    counts = {round(share * TOKENS) for share in OFF_BUDGET_SHARES}
+    quarters = {point.tokens[:: LAYERS // 4] for point in points}
+    expected = {
+        chosen
+        for chosen in product(counts, repeat=4)
+        if list(chosen) == sorted(chosen, reverse=True) and min(chosen) < TOKENS
+    }
+    assert len(points) == len(quarters)
+    assert quarters == expected
+    for point in points:
+        schedule = point.schedule(ANALYTIC_SHAPE)
+        assert schedule.visual_tokens_per_layer(LAYERS, TOKENS) == point.tokens

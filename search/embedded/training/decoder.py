@@ -16,8 +16,9 @@ from search.embedded.training.packing import IGNORED, PREFIX, Packed
 from search.embedded.training.tower import normalise
 from search.embedded.vocabulary import GRID, VOCABULARY
 
-_MENTION_LAYER = 5
-_RELATION_LAYER = 6
+_MENTION_DEPTH = 5 / 8
+"""Share of the decoder after which places are read where a question names an object."""
+
 _MENTION_WEIGHT = 0.15
 _RELATION_WEIGHT = 0.15
 _DESCRIPTION_WEIGHT = 0.5
@@ -142,8 +143,8 @@ def decoder_loss(
     """Return the loss of stage two on some images, and its parts for the log.
 
     Besides answers and descriptions, two readings keep objects' places at hand: the place of an
-    object where a question names it, after five layers, and of both objects of a relation where the
-    answer is given, after six.
+    object where a question names it, after five eighths of the layers, and of both objects of a
+    relation where the answer is given, one layer later.
 
     Args:
         llava: The vision-language model; its vision tower is not used.
@@ -170,7 +171,8 @@ def decoder_loss(
     described = described & visible
     answer_loss = functional.cross_entropy(logits[answers].float(), target[answers])
     description_loss = functional.cross_entropy(logits[described].float(), target[described])
-    at_mention = hidden[_MENTION_LAYER][:, _BEHIND:]
+    mention_layer = round(_MENTION_DEPTH * (len(hidden) - 1))
+    at_mention = hidden[mention_layer][:, _BEHIND:]
     mention_rows, mention_columns = labels(packed.mention_rows), labels(packed.mention_columns)
     named = (mention_rows != IGNORED) & visible
     places = heads.mention(at_mention[named]).float().unflatten(-1, (2, GRID))
@@ -178,7 +180,7 @@ def decoder_loss(
     mention_loss = functional.cross_entropy(places.flatten(0, 1), mention_targets.flatten())
     cells = labels(packed.relation_cells)
     related = (cells[..., 0] != IGNORED) & visible
-    at_answer = hidden[_RELATION_LAYER][:, _BEHIND:][related]
+    at_answer = hidden[mention_layer + 1][:, _BEHIND:][related]
     relation_places = heads.relation(at_answer).float().unflatten(-1, (4, GRID))
     relation_loss = functional.cross_entropy(
         relation_places.flatten(0, 1), cells[related].flatten()

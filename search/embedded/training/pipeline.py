@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
 from pruners.errors import SettingsError
-from search.embedded.architecture import build_clip, build_llava
+from search.embedded.architecture import (
+    DECODER_LAYERS,
+    DECODER_WIDTH,
+    HEAD_WIDTH,
+    build_clip,
+    build_llava,
+)
 from search.embedded.benchmark import load_split
 from search.embedded.tokenizer import build_tokenizer
 from search.embedded.training.data import TrainingScenes, draw_training_scenes
@@ -33,6 +39,8 @@ class TrainingSettings:
     Attributes:
         seed: Seed of scenes, weights and batches.
         scenes: Number of training scenes.
+        decoder_layers, decoder_width: Sizes of the decoder; a width is a multiple of 32.
+        towers: Folder of paired towers that are taken as they are; None trains them.
         tower_minutes, decoder_minutes: Limits of the stages in minutes; None for none.
         tower_steps, decoder_steps: Limits of the stages in steps; None for none.
         tower_batch, decoder_batch: Images per step.
@@ -44,6 +52,9 @@ class TrainingSettings:
 
     seed: int = 0
     scenes: int = 60_000
+    decoder_layers: int = DECODER_LAYERS
+    decoder_width: int = DECODER_WIDTH
+    towers: str | None = None
     tower_minutes: float | None = 22.0
     decoder_minutes: float | None = 46.0
     tower_steps: int | None = None
@@ -103,6 +114,19 @@ def _train_tower(
     return trained.to(device).eval().requires_grad_(False)
 
 
+def _read_towers(folder: str) -> CLIPModel:
+    clip = build_clip()
+    try:
+        trained = CLIPModel.from_pretrained(folder, local_files_only=True)
+        clip.load_state_dict(trained.state_dict())
+    except (OSError, RuntimeError) as error:
+        raise SettingsError(
+            f"{folder} has no paired towers of the embedded model's sizes ({error}); give the "
+            "folder clip of a checkpoint that search.embedded.train wrote"
+        ) from error
+    return clip.eval().requires_grad_(False)
+
+
 def _train_decoder(
     settings: TrainingSettings,
     scenes: TrainingScenes,
@@ -111,7 +135,7 @@ def _train_decoder(
     device: torch.device,
     report: Report,
 ) -> LlavaForConditionalGeneration:
-    llava = build_llava().to(device)
+    llava = build_llava(settings.decoder_layers, settings.decoder_width).to(device)
     llava.model.vision_tower.load_state_dict(clip.vision_model.state_dict())
     llava.model.vision_tower.requires_grad_(False)
     llava.set_attn_implementation("eager")
@@ -166,12 +190,18 @@ def train(settings: TrainingSettings, folder: Path, device: torch.device, report
         The checkpoint folder.
 
     Raises:
-        SettingsError: A stage has no limit, or the folder belongs to other settings.
+        SettingsError: A stage has no limit, a width is none, the folder belongs to other settings,
+            or the towers cannot be read.
     """
+    if settings.decoder_width < HEAD_WIDTH or settings.decoder_width % HEAD_WIDTH:
+        raise SettingsError(
+            f"the decoder is {settings.decoder_width} wide; give a multiple of {HEAD_WIDTH}"
+        )
     for stage in ("tower", "decoder"):
         limits = [getattr(settings, f"{stage}_{unit}") for unit in ("minutes", "steps")]
         if limits == [None, None]:
             raise SettingsError(f"the {stage} stage has no limit; give it minutes or steps")
+    towers = None if settings.towers is None else _read_towers(settings.towers)
     folder.mkdir(parents=True, exist_ok=True)
     described = json.dumps(asdict(settings), indent=2, sort_keys=True)
     written = folder / "settings.json"
@@ -182,7 +212,10 @@ def train(settings: TrainingSettings, folder: Path, device: torch.device, report
     written.write_text(described + "\n", encoding="utf-8")
     torch.manual_seed(settings.seed)
     scenes = draw_training_scenes(settings.seed, settings.scenes, settings.workers)
-    clip = _train_tower(settings, scenes, folder, device, report)
+    if towers is None:
+        clip = _train_tower(settings, scenes, folder, device, report)
+    else:
+        clip = towers.to(device)
     llava = _train_decoder(settings, scenes, clip, folder, device, report)
     checkpoint = folder / "checkpoint"
     export_checkpoint(llava, clip, checkpoint)

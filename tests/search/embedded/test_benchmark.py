@@ -31,6 +31,18 @@ def test_a_split_is_drawn_again_exactly(split: str, tmp_path: Path) -> None:
         assert drawn.read_bytes() == shipped.read_bytes()
 
 
+def test_another_seed_draws_another_benchmark_of_the_same_make(tmp_path: Path) -> None:
+    benchmark.write_split("confirm", tmp_path, seed=1)
+    shipped, other = load_split("confirm"), load_split("confirm", folder=tmp_path)
+    assert Counter(sample.task for sample in other) == Counter(sample.task for sample in shipped)
+    assert not {sample.png for sample in other} & {sample.png for sample in shipped}
+    pool = set(digit_pool("confirm").sample_indices.tolist())
+    drawn = pq.read_table(tmp_path / "confirm.parquet")["digit_samples"].to_pylist()
+    assert {sample for row in drawn for sample in row} <= pool
+    with pytest.raises(DataError, match=r"report\.parquet is missing"):
+        load_split("report", folder=tmp_path)
+
+
 def test_splits_share_neither_images_nor_handwritten_samples() -> None:
     tables = {split: pq.read_table(DATA / f"{split}.parquet") for split in SPLITS}
     images = {split: set(table["image"].to_pylist()) for split, table in tables.items()}

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pruners.errors import SettingsError
+from search.embedded import CLIP
 from search.embedded.architecture import PATCHES, build_llava
 from search.embedded.questions import Question
 from search.embedded.scenes import SceneObject, digit_pool, draw_scene, random_plan
@@ -184,3 +186,47 @@ def test_a_stage_without_a_limit_is_refused(tmp_path: Path) -> None:
     settings = TrainingSettings(tower_minutes=None)
     with pytest.raises(SettingsError, match="tower stage has no limit"):
         train(settings, tmp_path, torch.device("cpu"), lambda stage, entry: None)
+
+
+def test_a_decoder_of_another_size_is_trained_on_given_towers(tmp_path: Path) -> None:
+    settings = TrainingSettings(
+        scenes=4,
+        decoder_layers=3,
+        decoder_width=64,
+        towers=str(CLIP),
+        decoder_minutes=None,
+        decoder_steps=1,
+        decoder_batch=2,
+        workers=1,
+    )
+    checkpoint = train(settings, tmp_path, torch.device("cpu"), lambda stage, entry: None)
+    decoder = json.loads((checkpoint / "config.json").read_text())["text_config"]
+    assert (decoder["num_hidden_layers"], decoder["hidden_size"]) == (3, 64)
+    assert decoder["num_attention_heads"] == decoder["num_key_value_heads"] == 2
+    trained, given = (load_file(folder / "model.safetensors") for folder in (checkpoint, CLIP))
+    for name, weight in load_file(checkpoint / "clip" / "model.safetensors").items():
+        assert torch.equal(weight, given[name])
+    assert any("layers.2." in name for name in trained)
+    assert not (tmp_path / "tower.pt").exists()
+
+
+def test_a_width_of_no_whole_heads_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="100 wide; give a multiple of 32"):
+        train(
+            TrainingSettings(decoder_width=100),
+            tmp_path,
+            torch.device("cpu"),
+            lambda stage, entry: None,
+        )
+
+
+def test_towers_that_are_none_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "towers").mkdir()
+    with pytest.raises(SettingsError, match=r"no paired towers.*search\.embedded\.train"):
+        train(
+            TrainingSettings(towers=str(tmp_path / "towers")),
+            tmp_path / "out",
+            torch.device("cpu"),
+            lambda stage, entry: None,
+        )
+    assert not (tmp_path / "out").exists()
