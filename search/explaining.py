@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from pruners.published import dense
@@ -51,6 +53,27 @@ def opening_lines(plan: Plan) -> list[str]:
         f"Measured on: {plan.evaluator.measured_on}",
         f"Priced for: {plan.target.name}, dense {dense_cost(plan.target).tflops:.2f} TFLOPs",
         *(f"Budget: {space.budget.describe(space.shape)}" for space in plan.spaces),
+    ]
+
+
+def closing_lines(plan: Plan, schedules: Sequence[Path], page: Path) -> list[str]:
+    """Say where the results are and how they are used.
+
+    Args:
+        plan: The plan.
+        schedules: The files of schedules that were written, at least one.
+        page: The study's page.
+
+    Returns:
+        Lines.
+    """
+    return [
+        measurement_note(plan.evaluator, plan.target),
+        *(f"Schedule: {file}" for file in schedules),
+        f"Report: {page}",
+        f"Everything else: {plan.folder} (study.db opens in optuna-dashboard)",
+        "Use it: from pruners import apply_schedule, load_schedule; "
+        f'apply_schedule(model, load_schedule("{schedules[0]}"))',
     ]
 
 

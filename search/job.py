@@ -13,10 +13,9 @@ from pruners.schedule import Provenance, Schedule, SplitEvidence
 from search.baselines import compared_methods, left_out, published_at
 from search.display import Display
 from search.evaluators import SPLITS
-from search.explaining import opening_lines
+from search.explaining import closing_lines, opening_lines
 from search.export import (
     is_confirmed,
-    measurement_note,
     now,
     schedule_file,
     with_evidence,
@@ -33,6 +32,7 @@ from search.searching import search_schedules
 from search.selection import Scores, confirm, score_split
 from search.settings import SearchSettings
 from search.strategies import make_strategy
+from search.study_page import write_study_page
 from search.workers.pool import WorkerPool
 from space.budgets import Budget
 from space.coding import SearchSpace
@@ -89,7 +89,7 @@ class Job:
         self._measurements = Measurements(
             plan.evaluator,
             folder.scores,
-            check=interruption.check,
+            check=self._check,
             limits=settings.limits,
             seed=settings.seed,
             pool=pool,
@@ -116,6 +116,12 @@ class Job:
             self._display.show("Interrupted; the same command continues this study.")
         write_study(self._folder.path, self._studies, self._results)
         self._show_results()
+        self._show_files()
+
+    def _check(self) -> None:
+        """Look up from work in progress."""
+        self._interruption.check()
+        self._folder.keep_alive()
 
     def _searched_together(self) -> list[tuple[SearchSpace, ...]]:
         """Divide the budgets into those that the strategy searches together."""
@@ -283,17 +289,16 @@ class Job:
             for space in self._plan.spaces:
                 if (missing := left_out(space)) is not None:
                     self._display.show(missing)
+
+    def _show_files(self) -> None:
+        page = write_study_page(
+            self._folder.path,
+            self._plan.evaluator,
+            self._plan.spaces,
+            interrupted=self._interruption.signal is not None,
+        )
         files = [self._schedule_path(space) for space in self._plan.spaces]
         written = [file for file in files if file.exists()]
-        if not written:
-            return
-        self._display.show(measurement_note(self._plan.evaluator, self._plan.target))
-        for file in written:
-            self._display.show(f"Schedule: {file}")
-        self._display.show(
-            f"Everything else: {self._folder.path} (study.db opens in optuna-dashboard)"
-        )
-        self._display.show(
-            "Use it: from pruners import apply_schedule, load_schedule; "
-            f'apply_schedule(model, load_schedule("{written[0]}"))'
-        )
+        if written:
+            for line in closing_lines(self._plan, written, page):
+                self._display.show(line)

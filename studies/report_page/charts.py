@@ -9,28 +9,21 @@ from itertools import pairwise
 
 from studies.figure_data import label, schedule_panels
 from studies.pareto import ParetoPoint, non_dominated, pareto_points
+from studies.report_page.axes import (
+    MOST_TICKS,
+    Tick,
+    line,
+    linear_ticks,
+    logarithmic_ticks,
+    rounded,
+    stairs,
+)
 from studies.results import DENSE, SEARCHED, BudgetResult, ScheduleResult
 
-_MOST_TICKS = 8
-_MANTISSAS = ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))
-_STEPS = (1, 2, 2.5, 5, 10)
 _NAMED = {SEARCHED: 0, DENSE: 1, "visiondrop": 2, "desap": 3}
 """Colours and markers that schedules have on every page; others take the next ones."""
 
 _STYLES = 6  # colours that readers tell apart; more schedules than that share a grey
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled place on an axis.
-
-    Attributes:
-        at: Where it is, in percent of the axis.
-        text: Its label.
-    """
-
-    at: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -152,14 +145,14 @@ def front_chart(results: Sequence[BudgetResult], *, by_tokens: bool) -> FrontCha
     costs = [point.mean_visual_tokens if by_tokens else point.tflops for point in points]
     least, most = math.log(min(costs)) - 0.1, math.log(max(costs)) + 0.1
     ends = [end for point in points for end in (point.interval_low, point.interval_high)]
-    up = _linear_ticks(100 * min(ends), 100 * max(ends))
+    up = linear_ticks(100 * min(ends), 100 * max(ends))
     floor, ceiling = float(up[0].text), float(up[-1].text)
 
     def across(cost: float) -> float:
-        return _rounded(100 * (math.log(cost) - least) / (most - least))
+        return rounded(100 * (math.log(cost) - least) / (most - least))
 
     def down(value: float) -> float:
-        return _rounded(100 * (ceiling - 100 * value) / (ceiling - floor))
+        return rounded(100 * (ceiling - 100 * value) / (ceiling - floor))
 
     front = non_dominated(costs, [point.relative_accuracy for point in points])
     laid_out = [
@@ -186,19 +179,19 @@ def front_chart(results: Sequence[BudgetResult], *, by_tokens: bool) -> FrontCha
         ),
         across=tuple(
             Tick(across(value), f"{value:g}")
-            for value in _logarithmic_ticks(math.exp(least), math.exp(most))
+            for value in logarithmic_ticks(math.exp(least), math.exp(most))
         ),
         up=tuple(Tick(down(float(tick.text) / 100), tick.text) for tick in up),
         series=tuple(
             Series(
                 label(name),
                 style_of(name, names),
-                _line([(point.x, point.y) for point in own]) if name == SEARCHED else "",
+                line([(point.x, point.y) for point in own]) if name == SEARCHED else "",
             )
             for name in names
         ),
         points=tuple(laid_out),
-        front=_stairs([(point.x, point.y) for point in reached]),
+        front=stairs([(point.x, point.y) for point in reached]),
     )
 
 
@@ -214,19 +207,19 @@ def stair_chart(result: BudgetResult, names: Sequence[str]) -> StairChart:
     """
     (panel,) = schedule_panels([result])
     most = max(max(tokens) for tokens in panel.tokens.values())
-    up = _linear_ticks(0, most)
+    up = linear_ticks(0, most)
     top = float(up[-1].text)
     layers = max(map(len, panel.tokens.values()))
 
     def steps(tokens: Sequence[int]) -> str:
         corners = [(100.0 * layer / len(tokens), count) for layer, count in enumerate(tokens)]
         corners.append((100.0, tokens[-1]))
-        return _stairs([(x, 100 * (top - count) / top) for x, count in corners])
+        return stairs([(x, 100 * (top - count) / top) for x, count in corners])
 
-    step = next(size for size in (1, 2, 4, 5, 8, 10, 16, 20, 50) if layers <= _MOST_TICKS * size)
+    step = next(size for size in (1, 2, 4, 5, 8, 10, 16, 20, 50) if layers <= MOST_TICKS * size)
     return StairChart(
         across=tuple(
-            Tick(_rounded(100 * layer / layers), str(layer)) for layer in range(0, layers + 1, step)
+            Tick(rounded(100 * layer / layers), str(layer)) for layer in range(0, layers + 1, step)
         ),
         up=up,
         series=tuple(
@@ -274,43 +267,3 @@ def _shift(name: str, names: Sequence[str]) -> float:
         return 0.0
     place = others.index(name)
     return 7.0 * (place // 2 + 1) * (1 if place % 2 else -1)
-
-
-def _logarithmic_ticks(low: float, high: float) -> list[float]:
-    """List round numbers between two bounds, as many as fit."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for mantissas in _MANTISSAS:
-        ticks = [mantissa * 10.0**decade for decade in decades for mantissa in mantissas]
-        inside = [tick for tick in ticks if low <= tick <= high]
-        if len(inside) <= _MOST_TICKS:
-            return inside
-    return [low, high]
-
-
-def _linear_ticks(low: float, high: float) -> tuple[Tick, ...]:
-    """List round numbers around two bounds, from the upper end of the axis in percent."""
-    span = (high - low) or 1.0
-    scale = 10.0 ** math.floor(math.log10(span / _MOST_TICKS))
-    step = next(size * scale for size in (*_STEPS, 20) if span / (size * scale) < _MOST_TICKS)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return tuple(
-        Tick(_rounded(100 * (last - number) / (last - first)), f"{number * step:g}")
-        for number in range(first, last + 1)
-    )
-
-
-def _line(corners: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{_rounded(x):g},{_rounded(y):g}" for x, y in corners)
-
-
-def _stairs(corners: Sequence[tuple[float, float]]) -> str:
-    """Join points by steps: level to the next one's place, then to its height."""
-    steps = list(corners[:1])
-    for (_, height), (x, y) in pairwise(corners):
-        if y != height:
-            steps += [(x, height), (x, y)]
-    return _line([*steps, *corners[-1:]])
-
-
-def _rounded(value: float) -> float:
-    return round(value, 3)

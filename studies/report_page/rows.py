@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pruners.schedule import Schedule
 from studies.figure_data import label
 from studies.reading import StoredBudget, StoredStudy
 from studies.report import verdict_on_all
 from studies.report_page.charts import StairChart, stair_chart, style_of
-from studies.results import DENSE, SEARCHED, BudgetResult, Comparison, ScheduleResult
+from studies.report_page.schedules import ScheduleView, interval, schedule_view
+from studies.results import DENSE, SEARCHED, BudgetResult, Comparison
 
 
 @dataclass(frozen=True)
@@ -43,60 +42,6 @@ class ResultRow:
     verdict: str
     flattered: bool
     tasks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class StageRow:
-    """A stage in the table of a schedule.
-
-    Attributes:
-        layer: Its boundary.
-        retention: Share of the dense model's tokens alive after it, in percent.
-        alive: Tokens alive after it.
-        dominant: Dominant ones.
-        contextual: Contextual ones.
-        scorer: What tokens are ordered by.
-        selector: How they are chosen.
-        merge: What becomes of the others.
-    """
-
-    layer: int
-    retention: str
-    alive: int
-    dominant: int
-    contextual: int
-    scorer: str
-    selector: str
-    merge: str
-
-
-@dataclass(frozen=True)
-class ScheduleView:
-    """An exported schedule.
-
-    Attributes:
-        file: Name of its file.
-        json: The file's content.
-        confirmed: Whether it was reported on.
-        priced_for: Name of the shape that its layers and counts refer to.
-        visual_tokens: Visual tokens of that shape.
-        stages: Its stages.
-        content_hash: Hash of what it does.
-        note: How far its evidence carries.
-        evidence: Split, samples and relative accuracy of what was measured.
-        provenance: Where it comes from, by field.
-    """
-
-    file: str
-    json: str
-    confirmed: bool
-    priced_for: str
-    visual_tokens: int | None
-    stages: tuple[StageRow, ...]
-    content_hash: str
-    note: str
-    evidence: tuple[tuple[str, int, str], ...]
-    provenance: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -137,7 +82,7 @@ def budget_view(stored: StoredBudget, names: Sequence[str]) -> BudgetView:
         tasks=tuple(_tasks(result)) if result else (),
         rows=tuple(_result_rows(result, names)) if result else (),
         stairs=stair_chart(result, names) if result else None,
-        schedule=_schedule_view(stored),
+        schedule=schedule_view(stored),
     )
 
 
@@ -168,18 +113,6 @@ def identity_rows(study: StoredStudy) -> list[tuple[str, str]]:
     ]
 
 
-def schedule_json(schedule: Schedule) -> str:
-    """Write a schedule as its file has it.
-
-    Args:
-        schedule: The schedule.
-
-    Returns:
-        Sorted, indented JSON.
-    """
-    return json.dumps(schedule.model_dump(mode="json"), sort_keys=True, indent=2) + "\n"
-
-
 def _headline(stored: StoredBudget) -> str:
     result = stored.result
     if result is None:
@@ -190,7 +123,7 @@ def _headline(stored: StoredBudget) -> str:
     against = [one for one in result.comparisons if one.other != DENSE]
     said = f"; {verdict_on_all(against)}" if against else ""
     return (
-        f"{_interval(own)} % of the dense model's accuracy at "
+        f"{interval(own.evidence)} % of the dense model's accuracy at "
         f"{100 * own.tflops / dense.tflops:.0f} % of its cost{said}."
     )
 
@@ -214,17 +147,12 @@ def _result_rows(result: BudgetResult, names: Sequence[str]) -> Iterator[ResultR
             tokens=f"{schedule.mean_visual_tokens:.1f}",
             accuracy=f"100 = {100 * evidence.accuracy:.1f} correct"
             if schedule.name == DENSE
-            else _interval(schedule),
+            else interval(evidence),
             difference=_difference(comparison) if comparison else "",
             verdict=_verdict(comparison) if comparison else "",
             flattered=result.is_flattered(schedule),
             tasks=tuple(f"{100 * evidence.tasks[task]:.1f}" for task in _tasks(result)),
         )
-
-
-def _interval(schedule: ScheduleResult) -> str:
-    low, high = schedule.evidence.interval_95
-    return f"{100 * schedule.evidence.relative_accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _difference(comparison: Comparison) -> str:
@@ -236,66 +164,3 @@ def _verdict(comparison: Comparison) -> str:
     if not comparison.significant:
         return "not significantly different"
     return "better" if comparison.difference > 0 else "worse"
-
-
-def _schedule_view(stored: StoredBudget) -> ScheduleView | None:
-    schedule, path = stored.schedule, stored.schedule_path
-    if schedule is None or path is None:
-        return None
-    evidence = schedule.evidence
-    splits = evidence.splits if evidence else {}
-    return ScheduleView(
-        file=path.name,
-        json=schedule_json(schedule),
-        confirmed="report" in splits,
-        priced_for=schedule.shape.name if schedule.shape else "",
-        visual_tokens=schedule.shape.visual_tokens if schedule.shape else None,
-        stages=tuple(_stage_rows(schedule)),
-        content_hash=schedule.content_hash,
-        note=evidence.note if evidence else "",
-        evidence=tuple(
-            (
-                name,
-                splits[name].samples,
-                f"{100 * splits[name].relative_accuracy:.1f} "
-                f"[{100 * splits[name].interval_95[0]:.1f}, "
-                f"{100 * splits[name].interval_95[1]:.1f}]",
-            )
-            for name in splits
-        ),
-        provenance=tuple(_provenance(schedule)),
-    )
-
-
-def _stage_rows(schedule: Schedule) -> Iterator[StageRow]:
-    if schedule.shape is None:
-        return
-    counts = schedule.counts(schedule.shape.visual_tokens, schedule.shape.tokens_per_tile)
-    for stage, count in zip(schedule.stages, counts, strict=True):
-        yield StageRow(
-            layer=stage.layer,
-            retention=f"{100 * stage.retention:.1f}",
-            alive=count.alive,
-            dominant=count.dominant,
-            contextual=count.contextual,
-            scorer=stage.scorer.kind,
-            selector=stage.selector.kind,
-            merge=stage.merge.kind,
-        )
-
-
-def _provenance(schedule: Schedule) -> Iterator[tuple[str, str]]:
-    found = schedule.provenance
-    if found is None:
-        return
-    fields = {
-        "Budget": found.budget,
-        "Command": found.command,
-        "Trials": found.trials,
-        "Samples scored": found.evaluations,
-        "Seed": found.seed,
-        "Exported": found.created,
-    }
-    for name, value in fields.items():
-        if value is not None:
-            yield name, str(value)
