@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from pruners.atomic import TEMPORARY_PREFIX
 from pruners.errors import StudyError
 from pruners.files import load_schedule
 from pruners.schedule import Schedule
+from studies.damage import naming_damage
 from studies.database import IDENTITY_ATTRIBUTE, check_database
 from studies.file_names import schedule_file
 from studies.identity import StudyIdentity, read_identity
@@ -147,15 +149,33 @@ def _read_trials(
     with _open_storage(path, identity, storage) as opened:
         if opened is None:
             return dict.fromkeys(identity.budgets, ())
-        return {
-            budget: _records_of_budget(opened, path, identity, budget)
-            for budget in identity.budgets
-        }
+        with naming_damage(str(path / DATABASE_FILE) if storage is None else "the storage"):
+            found = {
+                budget: find_optuna_study(opened, path, identity, budget)
+                for budget in identity.budgets
+            }
+            return {
+                budget: tuple(replace(record, budget=budget) for record in trial_records(study))
+                if study is not None
+                else ()
+                for budget, study in found.items()
+            }
 
 
-def _records_of_budget(
-    storage: optuna.storages.RDBStorage, path: Path, identity: StudyIdentity, budget: str
-) -> tuple[TrialRecord, ...]:
+def find_optuna_study(
+    storage: optuna.storages.BaseStorage, path: Path, identity: StudyIdentity, budget: str
+) -> optuna.Study | None:
+    """Find the Optuna study of a budget.
+
+    Args:
+        storage: An Optuna storage, that of this study alone or one that studies share.
+        path: The study's folder.
+        identity: What it is a study of.
+        budget: One of its budgets.
+
+    Returns:
+        The Optuna study; None where no trial of it has begun.
+    """
     import optuna
 
     # In a storage that studies share, the folder's name is part of the Optuna study's.
@@ -165,8 +185,8 @@ def _records_of_budget(
         except KeyError:
             continue
         if study.user_attrs.get(IDENTITY_ATTRIBUTE) == identity.fingerprint:
-            return tuple(replace(record, budget=budget) for record in trial_records(study))
-    return ()
+            return study
+    return None
 
 
 @contextmanager
@@ -184,7 +204,7 @@ def _open_storage(
         return
     with read_only(database) as uri:
         check_database(database, identity.fingerprint, uri)
-        with _opened(f"sqlite:///{uri}&uri=true", str(database)) as opened:
+        with _opened(_sqlite_url(uri), str(database)) as opened:
             yield opened
 
 
@@ -196,7 +216,8 @@ def _opened(url: str, name: str) -> Iterator[optuna.storages.RDBStorage]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
+        template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in versions
+        storage = optuna.storages.RDBStorage(template, skip_table_creation=True)
     except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError) as error:
         raise _unreadable(name, url, error) from error
     try:
@@ -206,6 +227,16 @@ def _opened(url: str, name: str) -> Iterator[optuna.storages.RDBStorage]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _sqlite_url(uri: str) -> str:
+    """SQLAlchemy's address of a SQLite URI; it unquotes what it is given once more."""
+    from sqlalchemy import URL
+
+    file, _, query = uri.partition("?")
+    return URL.create(
+        "sqlite", database=file, query={**dict(parse_qsl(query)), "uri": "true"}
+    ).render_as_string()
 
 
 def _unreadable(name: str, url: str, error: Exception) -> StudyError:

@@ -56,13 +56,30 @@ def write_report(results: Sequence[BudgetResult], path: Path) -> None:
     Raises:
         StudyError: The file cannot be written.
     """
-    lines = ["# Searched pruning schedules", ""]
-    if results:
-        lines += [_caption(results[0]), "", _markdown_row(_COLUMNS)]
-        lines.append(_markdown_row(["---", "---", "---:", "---:", "---:", "---:"]))
-        lines += [_markdown_row(row) for result in results for row in _rows(result)]
-        lines += ["", *(f"- {line}" for line in _verdicts(results))]
+    lines = ["# Searched pruning schedules", "", *markdown_report(results)]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def markdown_report(results: Sequence[BudgetResult]) -> list[str]:
+    """Write the closing table as lines of Markdown, without a heading.
+
+    Args:
+        results: One result per budget.
+
+    Returns:
+        What was measured, the table, and a verdict per budget; nothing without results.
+    """
+    if not results:
+        return []
+    return [
+        _caption(results[0]),
+        "",
+        _markdown_row(_COLUMNS),
+        _markdown_row(["---", "---", "---:", "---:", "---:", "---:"]),
+        *(_markdown_row(row) for result in results for row in _rows(result)),
+        "",
+        *(f"- {line}" for line in _verdicts(results)),
+    ]
 
 
 def verdict(comparison: Comparison) -> str:

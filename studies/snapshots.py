@@ -49,8 +49,7 @@ def read_only(database: Path) -> Iterator[str]:
         database: The file, in the folder of the study.
 
     Yields:
-        A URI for `sqlite3.connect(..., uri=True)`; SQLAlchemy's is ``sqlite:///`` before it and
-        ``&uri=true`` behind it.
+        A URI for `sqlite3.connect(..., uri=True)`.
 
     Raises:
         StudyError: The file cannot be read.

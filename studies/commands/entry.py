@@ -39,10 +39,11 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _application(name: str) -> typer.Typer:
+    # Imported late: each needs libraries that the other does not.
     if name == "dashboard":
-        from studies.commands import dashboard
+        from studies.commands.dashboard import application as dashboard
 
-        return dashboard.application
-    from studies.commands import application
+        return dashboard
+    from studies.commands.application import application as studies
 
-    return application.application
+    return studies

@@ -87,6 +87,11 @@ def test_a_study_at_rest_is_read_and_nothing_changes(searched, identity):
     assert high.trials == ()
 
 
+def test_a_study_is_read_wherever_its_folder_is(searched, tmp_path):
+    moved = searched.rename(tmp_path / "50%20off {v1} ?mode=rwc#é")
+    assert len(read_study(moved).budgets[0].trials) == 3
+
+
 def test_a_study_without_trials_is_read(tmp_path, identity):
     StudyFolder.open(tmp_path / "new", identity).close()
     before = _files(tmp_path)

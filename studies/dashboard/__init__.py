@@ -1,0 +1,1 @@
+"""A study in optuna-dashboard, with figures and scores as artifacts and notes filled in."""
