@@ -18,6 +18,7 @@ from search.strategies import describe_strategies
 from search.tasks.settings import TaskSettings
 from search.workers.settings import WorkerSettings
 from studies.commands.entry import COMMANDS, USER_ERROR, run_command
+from studies.storage_address import VARIABLE, StorageAddress, parse_storage
 
 DEFAULT_TIMEOUT = 240.0
 """Seconds of search per budget; with confirming and reporting, 5 minutes on two free cores."""
@@ -112,6 +113,17 @@ def search(
             help="Seconds after which a worker that does not answer is replaced.",
         ),
     ] = _WORKER_DEFAULTS.patience,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_WORKERS_PANEL,
+            envvar=VARIABLE,
+            metavar="URL",
+            help="Storage for the trials of several studies, postgresql+psycopg://user@host/"
+            "database or sqlite:////folder/trials.db, instead of the study's own study.db. "
+            "A password only in PGPASSWORD, in ~/.pgpass, or with the whole URL in the variable.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Explain the run and its time; write nothing.")
     ] = False,
@@ -238,12 +250,22 @@ def search(
             "cache_gigabytes": cache_gigabytes,
         },
         workers={"number": workers, "patience": worker_timeout},
+        storage=_storage(context, storage),
         study=study,
         out=out,
         dry_run=dry_run,
         quiet=quiet,
     )
     context.exit(run_settings(settings, context.obj))
+
+
+def _storage(context: typer.Context, text: str | None) -> StorageAddress | None:
+    """Read the storage's address, which may hold a password where nobody else sees it."""
+    if text is None:
+        return None
+    source = context.get_parameter_source("storage")
+    from_environment = source is not None and source.name == "ENVIRONMENT"
+    return parse_storage(text, from_environment=from_environment)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 from search.budget_search import BudgetSearch, TrialInFlight
 from search.measuring import Measurements
@@ -70,7 +71,9 @@ class Conductor:
                     search.seconds += (time.monotonic() - before) / len(busy)
         except BaseException:
             for flight in (*self._courses, *self._waiting):
-                flight.search.finish(flight, None)
+                # Where the storage itself has failed, the next run finds these trials running.
+                with suppress(Exception):
+                    flight.search.finish(flight, None)
             raise
 
     def _begin_trials(self) -> None:

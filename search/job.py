@@ -295,6 +295,7 @@ class Job:
             self._folder.path,
             self._plan.evaluator,
             self._plan.spaces,
+            storage=self._folder.storage_url,
             interrupted=self._interruption.signal is not None,
         )
         files = [self._schedule_path(space) for space in self._plan.spaces]

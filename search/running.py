@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 from rich.console import Console
@@ -35,18 +36,20 @@ def run_settings(settings: CommandSettings, command: str) -> int:
         from search.explaining import explain
 
         _quieten_libraries()
-        continued = StudyFolder.check(plan.folder, plan.identity)
+        continued = StudyFolder.check(plan.folder, plan.identity, settings.storage)
         explain(plan, settings.search, display, continued=continued)
         return 0
-    with StudyFolder.open(plan.folder, plan.identity) as folder:
+    with StudyFolder.open(plan.folder, plan.identity, settings.storage) as folder:
         from search.interruption import Interruption
         from search.job import Job
         from search.model_choice import make_evaluator
         from search.workers.starting import start_workers
+        from studies.trial_storage import storage_errors
 
         _quieten_libraries()
         maker = partial(make_evaluator, plan.choice, settings.tasks, settings.search.seed)
         with (
+            storage_errors(folder.trials_in, settings.storage),
             Interruption() as interruption,
             start_workers(settings.workers, maker, plan.evaluator) as pool,
         ):
@@ -66,4 +69,6 @@ def _quieten_libraries() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Optuna asks for heartbeats in its own loop only; ours are given by `TrialStorage.keep_alive`.
+    warnings.filterwarnings("ignore", message="Heartbeat of storage", category=UserWarning)
     disable_progress_bar()

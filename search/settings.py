@@ -12,6 +12,7 @@ from pruners.errors import SettingsError
 from search.strategies import STRATEGIES
 from search.tasks.settings import TaskSettings
 from search.workers.settings import WorkerSettings
+from studies.storage_address import StorageAddress
 
 SpaceSize = Literal["mission", "full"]
 """The two sizes of the search space."""
@@ -90,6 +91,7 @@ class CommandSettings(BaseModel):
         tasks: Benchmarks that a model is measured on, unless it is the embedded one.
         search: How each budget is searched.
         workers: Who measures.
+        storage: Shared storage for the study's trials; None for a file in its folder.
         study: Name of the study's folder; None derives it from the target, budgets and seed.
         out: Folder that holds the studies.
         dry_run: Whether to explain the run instead of starting it.
@@ -106,6 +108,7 @@ class CommandSettings(BaseModel):
     tasks: TaskSettings = TaskSettings()
     search: SearchSettings = SearchSettings()
     workers: WorkerSettings = WorkerSettings()
+    storage: StorageAddress | None = None
     study: str | None = None
     out: Path = Path("runs")
     dry_run: bool = False

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, TextIO
 
+from pydantic import TypeAdapter
+
 from pruners.errors import StudyError
 from pruners.schedule import Schedule
 from studies.files import atomic_path
@@ -33,6 +35,9 @@ block."""
 
 MEASURED_ATTRIBUTE = "measured_hash"
 """User attribute of a trial: content hash of its schedule as the model measures it."""
+
+BUDGET_ATTRIBUTE = "prunetune:budget"
+"""User attribute of an Optuna study: its budget, with its unit."""
 
 _SAMPLES_ATTRIBUTE = "samples"
 
@@ -81,6 +86,9 @@ class TrialRecord:
     finished: datetime | None = None
 
 
+_RECORD = TypeAdapter(TrialRecord)
+
+
 def note_schedule(trial: optuna.Trial, schedule: Schedule) -> None:
     """Keep on a trial which schedule it is; to be called once decoded, before scoring.
 
@@ -116,12 +124,13 @@ def trial_records(study: optuna.Study) -> list[TrialRecord]:
     """Read a budget's trials.
 
     Args:
-        study: The Optuna study of one budget, named after it.
+        study: The Optuna study of one budget, which says of which, or else is named after it.
 
     Returns:
         One record per trial, by number.
     """
-    return [_record(trial, study.study_name) for trial in study.get_trials(deepcopy=False)]
+    budget = study.user_attrs.get(BUDGET_ATTRIBUTE, study.study_name)
+    return [_record(trial, budget) for trial in study.get_trials(deepcopy=False)]
 
 
 def write_trials(records: Sequence[TrialRecord], path: Path) -> None:
@@ -167,7 +176,7 @@ def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
     finished = trial.state.is_finished()
     objective = trial.values[0] if trial.values else None
     accuracies = noted.get(ACCURACIES_ATTRIBUTE)
-    return TrialRecord(
+    values = dict(  # noqa: C408
         number=trial.number,
         budget=budget,
         state=trial.state.name.lower(),
@@ -185,3 +194,4 @@ def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
         measured_hash=noted.get(MEASURED_ATTRIBUTE),
         finished=trial.datetime_complete,
     )
+    return _RECORD.validate_python(values)  # a database may hold anything in a number's place

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,16 +11,25 @@ from filelock import FileLock, Timeout
 
 from pruners.atomic import TEMPORARY_PREFIX
 from pruners.errors import StudyError
-from studies.database import IDENTITY_ATTRIBUTE, check_database
-from studies.files import atomic_path, write_text
+from studies.damage import naming_damage
+from studies.database import check_database
+from studies.files import write_text
 from studies.identity import StudyIdentity, read_identity
+from studies.records import trial_records
 from studies.scores import ScoreCache
+from studies.storage_address import VARIABLE, StorageAddress
+from studies.storage_lock import PostgresqlLock, SqliteLock, StorageLock
 
 if TYPE_CHECKING:
     import optuna
 
+    from studies.trial_storage import TrialStorage
+
 IDENTITY_FILE = "identity.json"
 DATABASE_FILE = "study.db"
+STORAGE_FILE = "storage.txt"
+"""Says in which shared storage the trials are, without credentials."""
+
 SCORES_FILE = "scores.db"
 LOCK_FILE = ".lock"
 
@@ -31,7 +38,8 @@ class StudyFolder:
     """A study's folder, held by this process until closed.
 
     Use `StudyFolder.open`, as a context manager. It holds ``identity.json``, Optuna's ``study.db``
-    with one Optuna study per budget, ``scores.db``, and the results.
+    with one Optuna study per budget, ``scores.db``, and the results. The Optuna studies may be in a
+    storage that several studies share instead; ``storage.txt`` then says in which.
 
     Attributes:
         path: The folder.
@@ -48,16 +56,22 @@ class StudyFolder:
         continued: bool,
         scores: ScoreCache,
         lock: FileLock,
+        address: StorageAddress | None = None,
+        storage_lock: StorageLock | None = None,
     ) -> None:
         self.path = path
         self.identity = identity
         self.continued = continued
         self.scores = scores
         self._lock = lock
-        self._storage: optuna.storages.RDBStorage | None = None
+        self._address = address
+        self._storage_lock = storage_lock
+        self._storage: TrialStorage | None = None
 
     @classmethod
-    def open(cls, path: Path, identity: StudyIdentity) -> StudyFolder:
+    def open(
+        cls, path: Path, identity: StudyIdentity, address: StorageAddress | None = None
+    ) -> StudyFolder:
         """Create a study's folder, or continue the study in it.
 
         Reads only small files: no model, and Optuna not before `study` is called.
@@ -65,6 +79,7 @@ class StudyFolder:
         Args:
             path: The folder; created, with its parents, when missing.
             identity: What this run would search.
+            address: Shared storage for its trials; None for the folder's own.
 
         Returns:
             The folder, locked against other processes. The lock ends with the process, however
@@ -73,7 +88,8 @@ class StudyFolder:
         Raises:
             StudyError: The folder cannot be written, is in use by another process, holds files that
                 are no study's, holds a damaged or foreign database, or holds a study with another
-                identity (the message names the fields that differ).
+                identity (the message names the fields that differ); or the shared storage cannot be
+                used, or is not the one that the study began with.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -89,23 +105,39 @@ class StudyFolder:
                 f"the study folder {path} cannot be written ({error.strerror or error}); "
                 "choose another with --out"
             ) from error
+        storage_lock: StorageLock | None = None
         try:
-            continued = _check_content(path, identity)
+            continued = _check_content(path, identity, address)
+            if address is not None:
+                kind = PostgresqlLock if address.is_postgresql else SqliteLock
+                storage_lock = kind(address, _shared_name(path))
+                write_text(path / STORAGE_FILE, f"{address}\n")
             if not continued:
                 write_text(path / IDENTITY_FILE, identity.model_dump_json(indent=2) + "\n")
             scores = ScoreCache(path / SCORES_FILE)
         except BaseException:
+            if storage_lock is not None:
+                storage_lock.release()
             lock.release()
             raise
-        return cls(path, identity, continued=continued, scores=scores, lock=lock)
+        return cls(
+            path,
+            identity,
+            continued=continued,
+            scores=scores,
+            lock=lock,
+            address=address,
+            storage_lock=storage_lock,
+        )
 
     @staticmethod
-    def check(path: Path, identity: StudyIdentity) -> bool:
+    def check(path: Path, identity: StudyIdentity, address: StorageAddress | None = None) -> bool:
         """Say whether `open` would continue a study, and change nothing on disk.
 
         Args:
             path: The folder; it need not exist.
             identity: What a run would search.
+            address: Shared storage for its trials; it is not connected to.
 
         Returns:
             True when a study would be continued, False when one would be created.
@@ -121,7 +153,7 @@ class StudyFolder:
                 f"the study folder {path} cannot be written "
                 f"({existing} is not a folder that may be written to); choose another with --out"
             )
-        return path.exists() and _check_content(path, identity)
+        return path.exists() and _check_content(path, identity, address)
 
     def study(
         self,
@@ -144,33 +176,47 @@ class StudyFolder:
             The study. Its trials are stored in ``study.db`` as they come.
 
         Raises:
-            StudyError: `budget` is not one of the identity's.
+            StudyError: `budget` is not one of the identity's, or its trials cannot be read.
         """
-        import optuna
-
         if budget not in self.identity.budgets:
             raise StudyError(
                 f"the study in {self.path} has no budget {budget!r}; "
                 f"it has {', '.join(map(repr, self.identity.budgets))}"
             )
-        study = optuna.create_study(
-            study_name=budget,
-            storage=self._open_storage(),
-            sampler=sampler,
-            pruner=pruner,
-            direction="maximize",
-            load_if_exists=True,
-        )
-        study.set_user_attr(IDENTITY_ATTRIBUTE, self.identity.fingerprint)
-        _retry_stale_trials(study)
+        with naming_damage(self.trials_in):
+            study = self._open_storage().study(budget, sampler, pruner)
+            trial_records(study)  # what is damaged is found here, not in the middle of a search
         return study
+
+    def keep_alive(self) -> None:
+        """Show others that this process runs the study; to be called often, it does little.
+
+        Raises:
+            StudyError: Another process may have taken over, as a connection was lost.
+        """
+        if self._storage is not None and self._storage.keep_alive() and self._storage_lock:
+            self._storage_lock.check()
+
+    @property
+    def storage_url(self) -> str | None:
+        """Address of the shared storage, with its password if it has one; None without one."""
+        return None if self._address is None else self._address.url
+
+    @property
+    def trials_in(self) -> str:
+        """What messages call the storage of its trials."""
+        if self._address is None:
+            return str(self.path / DATABASE_FILE)
+        return f"the storage {self._address}"
 
     def close(self) -> None:
         """Close the files and let other processes have the folder."""
         self.scores.close()
         if self._storage is not None:
-            _dispose(self._storage)
+            self._storage.close()
             self._storage = None
+        if self._storage_lock is not None:
+            self._storage_lock.release()
         self._lock.release()
 
     def __enter__(self) -> StudyFolder:
@@ -184,26 +230,25 @@ class StudyFolder:
     ) -> None:
         self.close()
 
-    def _open_storage(self) -> optuna.storages.RDBStorage:
-        """Optuna's storage on ``study.db``, whose schema is there as a whole or not at all."""
-        from optuna.storages import RDBStorage
-        from sqlalchemy import event
+    def _open_storage(self) -> TrialStorage:
+        from studies.trial_storage import own_storage, shared_storage
 
         if self._storage is None:
-            database = self.path / DATABASE_FILE
-            if not database.exists():
-                with atomic_path(database) as temporary:
-                    _dispose(RDBStorage(f"sqlite:///{temporary}"))
-            storage = RDBStorage(
-                f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}}
-            )
-            _dispose(storage)  # connections opened so far lack the settings below
-            event.listen(storage.engine, "connect", _write_ahead)
-            self._storage = storage
+            budgets, identity = self.identity.budgets, self.identity.fingerprint
+            if self._address is None:
+                self._storage = own_storage(self.path / DATABASE_FILE, budgets, identity)
+            else:
+                name = _shared_name(self.path)
+                self._storage = shared_storage(self._address, name, budgets, identity)
         return self._storage
 
 
-def _check_content(path: Path, identity: StudyIdentity) -> bool:
+def _shared_name(path: Path) -> str:
+    """Name of a study among those of a shared storage."""
+    return path.resolve().name
+
+
+def _check_content(path: Path, identity: StudyIdentity, address: StorageAddress | None) -> bool:
     """Whether the folder holds this study already; refuses every other content."""
     present = {
         entry.name
@@ -224,35 +269,27 @@ def _check_content(path: Path, identity: StudyIdentity) -> bool:
             f"{path} holds another study, which cannot be continued: {'; '.join(differing)}. "
             "Choose another study, or give the stored values"
         )
+    _check_storage(path, address)
     if DATABASE_FILE in present:
         check_database(path / DATABASE_FILE, stored.fingerprint)
     return True
 
 
-def _retry_stale_trials(study: optuna.Study) -> None:
-    """Fail and enqueue again what a killed process left running; the folder's lock is held.
-
-    Enqueued first, failed second: killed in between, a trial is tried twice rather than never.
-    """
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.storages import RetryHeartbeatStaleTrialCallback
-    from optuna.trial import TrialState
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        retry = RetryHeartbeatStaleTrialCallback()
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        retry(study, trial)
-        study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _write_ahead(connection: sqlite3.Connection, _: object) -> None:
-    """Commit by appending to a log: quick enough for a report per sample, and a dashboard that
-    reads along never makes a writer wait."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def _dispose(storage: optuna.storages.RDBStorage) -> None:
-    storage.remove_session()
-    storage.engine.dispose()
+def _check_storage(path: Path, address: StorageAddress | None) -> None:
+    """Refuse to continue a study in another storage than it began in."""
+    if (path / STORAGE_FILE).exists():
+        stored = (path / STORAGE_FILE).read_text(encoding="utf-8").strip()
+        if address is None:
+            raise StudyError(
+                f"{path} keeps its trials in {stored}; give that with --storage or in {VARIABLE}"
+            )
+        if not address.is_same_database(stored):
+            raise StudyError(
+                f"{path} keeps its trials in {stored}, not in {address}; give that one, or choose "
+                "another study"
+            )
+    elif address is not None and (path / DATABASE_FILE).exists():
+        raise StudyError(
+            f"{path} keeps its trials in its own {DATABASE_FILE}; leave --storage out, or choose "
+            "another study"
+        )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+from postgresql_server import PostgresqlServer, find_programs
 
 # Set before anything imports torch, and inherited by the programs that tests start: the models here
 # are so small that threads wait for each other longer than they work.
@@ -33,3 +35,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for kind, count in sorted(faults.items()):
             terminalreporter.write_line(f"{kind:28} {count:7,} survived")
         terminalreporter.write_line(f"{'together':28} {faults.total():7,}")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL server of the tests' own, on loopback."""
+    if find_programs() is None:
+        if "PRUNETUNE_TEST_SERVERS" in os.environ:
+            pytest.fail("PostgreSQL is not installed, but PRUNETUNE_TEST_SERVERS asks for it")
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
+    with PostgresqlServer() as server:
+        yield server

@@ -16,8 +16,6 @@ from pruners.schedule import Schedule
 from search.analytic import AnalyticEvaluator
 from search.evaluators import Probe
 
-PATIENCE = 3.0
-
 
 class PerilousEvaluator(AnalyticEvaluator):
     """Takes a trap out of its folder before it measures, if there is one: each traps one worker."""

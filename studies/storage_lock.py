@@ -1,0 +1,143 @@
+"""Letting one driver at a time work on a study in a storage that several studies share."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Protocol
+
+from filelock import FileLock, Timeout
+
+from pruners.errors import StudyError
+from studies.storage_address import StorageAddress
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+_SESSION = {
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "idle_session_timeout": "0",
+}
+"""What the server is told of the connection: to let go of a driver whose machine is gone after a
+minute and a half (by default two hours, in which nobody could continue), and of no other one."""
+
+
+class StorageLock(Protocol):
+    """What says that this process is a study's driver."""
+
+    def check(self) -> None:
+        """Make sure that it still does.
+
+        Raises:
+            StudyError: The lock is lost, so that another driver may have begun.
+        """
+
+    def release(self) -> None:
+        """Let others drive the study."""
+
+
+class SqliteLock:
+    """A locked file beside a SQLite file.
+
+    Args:
+        address: The SQLite file's.
+        study: Name of the study.
+
+    Raises:
+        StudyError: Another process holds it, or the file cannot be written.
+    """
+
+    def __init__(self, address: StorageAddress, study: str) -> None:
+        file = address.file
+        digest = hashlib.sha256(study.encode()).hexdigest()[:12]
+        try:
+            self._lock = FileLock(file.with_name(f"{file.name}.{digest}.lock"), timeout=0)
+            self._lock.acquire()
+        except Timeout as error:
+            raise _driven(study, address) from error
+        except OSError as error:
+            raise StudyError(
+                f"the storage {address} cannot be written ({error.strerror or error}); "
+                "choose another with --storage"
+            ) from error
+
+    def check(self) -> None:
+        """Do nothing: such a lock ends with the process only."""
+
+    def release(self) -> None:
+        """Let others drive the study."""
+        self._lock.release()
+
+
+class PostgresqlLock:
+    """An advisory lock, held by a connection of its own; it ends with the connection.
+
+    Args:
+        address: The server's.
+        study: Name of the study.
+
+    Raises:
+        StudyError: Another process holds it, or the server cannot be reached.
+    """
+
+    def __init__(self, address: StorageAddress, study: str) -> None:
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        self._address = address
+        self._engine = create_engine(
+            address.url,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"connect_timeout": 10, "application_name": "prunetune driver"},
+        )
+        try:
+            self._connection: Connection = self._engine.connect()
+            # Older servers lack some of them.
+            known = text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name=:name")
+            for name, value in _SESSION.items():
+                self._connection.execute(known, {"name": name, "value": value})
+            held = self._connection.execute(
+                text("SELECT pg_try_advisory_lock(:key)"), {"key": _key(study)}
+            ).scalar()
+        except SQLAlchemyError as error:
+            self._engine.dispose()
+            raise StudyError(
+                f"the storage {address} cannot be used ({address.masked(str(error))}); "
+                "start the server, or correct --storage"
+            ) from error
+        if not held:
+            self.release()
+            raise _driven(study, address)
+
+    def check(self) -> None:
+        """Make sure that the connection is there; it also keeps firewalls from closing it."""
+        from sqlalchemy import text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            self._connection.execute(text("SELECT 1"))
+        except SQLAlchemyError as error:
+            raise StudyError(
+                f"the connection to the storage {self._address} is lost "
+                f"({self._address.masked(str(error))}); finished trials are kept, and the same "
+                "command continues"
+            ) from error
+
+    def release(self) -> None:
+        """Let others drive the study."""
+        self._connection.close()
+        self._engine.dispose()
+
+
+def _driven(study: str, address: StorageAddress) -> StudyError:
+    return StudyError(
+        f"another process is running the study {study!r} in the storage {address}; wait for it to "
+        "end, or choose another name with --study"
+    )
+
+
+def _key(study: str) -> int:
+    """Number that stands for a study among a server's advisory locks, 64 bits, signed."""
+    digest = hashlib.sha256(f"prunetune study {study}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)

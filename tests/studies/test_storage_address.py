@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from pruners.errors import SettingsError
+from studies.storage_address import VARIABLE, parse_storage
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql+psycopg://me:{SECRET}@host:5432/studies",
+        f"postgresql+psycopg://me@host/studies?password={SECRET}",
+        f"postgresql+psycopg://me@host/studies?sslmode=require&sslpassword={SECRET}",
+    ],
+)
+def test_a_password_is_taken_from_the_environment_only_and_never_shown(text: str) -> None:
+    with pytest.raises(SettingsError, match="holds a password") as caught:
+        parse_storage(text)
+    assert SECRET not in str(caught.value)
+    address = parse_storage(text, from_environment=True)
+    assert address.url == text
+    assert SECRET not in f"{address} {address!r} {[address]}"
+    assert "host" in str(address)
+    assert "studies" in str(address)
+    error = f"connection to {text} failed: password {SECRET} is wrong\n[SQL: {text}]"
+    assert SECRET not in address.masked(error)
+    assert address.masked(error).startswith("connection to postgresql+psycopg://me")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SECRET, "is not a URL"),
+        (f"postgresql+psycopg//me:{SECRET}@host", "is not a URL"),
+        (f"postgresql+psycopg://me:{SECRET}@host:port/studies", "is not a URL"),
+        (f"postgresql://me:{SECRET}@host/studies", "begins with postgresql://"),
+        (f"mysql://me:{SECRET}@host/studies", "begins with mysql://"),
+        (f"postgresql+psycopg://me:{SECRET}@host", "names no database"),
+        ("sqlite://", "names no database"),
+        ("sqlite:///:memory:", "names no database"),
+        ("", "is not a URL"),
+    ],
+)
+def test_other_addresses_are_refused_without_showing_them(text: str, message: str) -> None:
+    for from_environment, name in ((False, "--storage"), (True, VARIABLE)):
+        with pytest.raises(SettingsError, match=message) as caught:
+            parse_storage(text, from_environment=from_environment)
+        assert SECRET not in str(caught.value)
+        assert str(caught.value).startswith(name)
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_addresses_of_the_same_database_are_known_as_such() -> None:
+    address = parse_storage("postgresql+psycopg://me@db.cluster:5433/studies")
+    assert address.is_postgresql
+    assert address.is_same_database("postgresql+psycopg://other@localhost/studies")
+    assert not address.is_same_database("postgresql+psycopg://me@db.cluster:5433/others")
+    assert not address.is_same_database("sqlite:////studies")
+    file = parse_storage("sqlite:////folder/trials.db")
+    assert not file.is_postgresql
+    assert file.is_same_database("sqlite:////folder/../folder/trials.db")
+    assert not file.is_same_database("sqlite:////folder/other.db")
