@@ -128,23 +128,24 @@ def _stage(sample: KeptSample, stage: KeptStage) -> StageView:
         ),
         alive=stage.alive,
         dropped=patch_path(dropped, sample.columns),
-        contextual=patch_path(stage.contextual, sample.columns),
+        contextual=patch_path(stage.contextual, sample.columns, apart=True),
     )
 
 
-def patch_path(patches: Iterable[int], columns: int) -> str:
-    """Outline patches as an SVG path, neighbours in a row together.
+def patch_path(patches: Iterable[int], columns: int, *, apart: bool = False) -> str:
+    """Outline patches as an SVG path.
 
     Args:
         patches: Patches, counted row by row, rising.
         columns: Patches of a row.
+        apart: Whether neighbours in a row have outlines of their own.
 
     Returns:
         The path; a patch is one unit wide and high.
     """
     runs: list[list[int]] = []
     for patch in patches:
-        if runs and patch == sum(runs[-1]) and patch % columns:
+        if runs and patch == sum(runs[-1]) and patch % columns and not apart:
             runs[-1][1] += 1
         else:
             runs.append([patch, 1])

@@ -318,8 +318,11 @@ def pixels(path: str) -> set[tuple[int, int]]:
 
 @given(st.sets(st.integers(0, 59)), st.integers(1, 12))
 def test_a_path_covers_exactly_its_patches(patches: set[int], columns: int) -> None:
-    covered = pixels(patch_path(sorted(patches), columns))
-    assert covered == {(patch % columns, patch // columns) for patch in patches}
+    expected = {(patch % columns, patch // columns) for patch in patches}
+    assert pixels(patch_path(sorted(patches), columns)) == expected
+    apart = patch_path(sorted(patches), columns, apart=True)
+    assert pixels(apart) == expected
+    assert apart.count("M") == len(patches)
 
 
 def test_without_a_gallery_the_page_says_why(study: StoredStudy) -> None:
