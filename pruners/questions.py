@@ -68,7 +68,7 @@ class PromptReader:
     def _tokenizer(self) -> Any:
         if self._processor is None:
             try:
-                self._processor = AutoProcessor.from_pretrained(self._name)
+                self._processor = AutoProcessor.from_pretrained(self._name, trust_remote_code=False)
             except (OSError, ValueError) as error:
                 raise InputError(
                     "the schedule compares the image with the question, but the processor that "

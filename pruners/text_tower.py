@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
-from pruners.errors import ModelError
+from pruners.errors import ModelError, shortened
 from pruners.transfer import send_together
 
 
@@ -96,11 +97,11 @@ class TextTower:
         name = os.fspath(path_or_name)
         try:
             clip = CLIPModel.from_pretrained(name)
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
             raise ModelError(
-                f"the text tower {name!r} cannot be loaded ({error}); pass text_tower= the folder "
-                "or hub name of the CLIP checkpoint paired with the vision tower"
+                f"the text tower {name!r} cannot be loaded ({shortened(error)}); pass text_tower= "
+                "the folder or hub name of the CLIP checkpoint paired with the vision tower"
             ) from error
         return cls(name, tokenizer, clip.text_model, clip.text_projection, clip.visual_projection)
 

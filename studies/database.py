@@ -53,13 +53,14 @@ def check_database(path: Path, identity_fingerprint: str, uri: str | None = None
                     f"{', '.join(sorted(missing))}); move it away, or choose another study folder"
                 )
             owners = connection.execute(_STUDIES_WITH_TRIALS, (IDENTITY_ATTRIBUTE,)).fetchall()
-    except sqlite3.Error as error:
+    # Bytes that are no text where text should be end in OSErrors too.
+    except (sqlite3.Error, OSError, ValueError) as error:
         raise StudyError(
             f"{path} is not a readable SQLite database ({error}); restore it from a copy, "
             "or choose another study folder"
         ) from error
     for name, value in owners:
-        if value is None or json.loads(value) != identity_fingerprint:
+        if value != json.dumps(identity_fingerprint):
             raise StudyError(
                 f"{path} holds trials of another study ({name!r}); put back the database that "
                 "belongs to this folder, or choose another study folder"

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from pruners.errors import StudyError
+from pruners.errors import StudyError, shortened
+from pruners.json_files import read_json
 from pruners.shape import Shape
 
 _LONGEST_VALUE = 60  # characters of a value that a message shows
@@ -104,16 +105,16 @@ def read_identity(path: Path) -> StudyIdentity:
         StudyError: The file cannot be read or is no study's identity.
     """
     try:
-        return StudyIdentity.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} cannot be read ({error})") from error
+        return StudyIdentity.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise StudyError(
-            f"{path} is not the identity of a prunetune study ({where}: {first['msg']}); "
-            "choose another folder for the study, or remove this one"
+            f"{path} is not the identity of a prunetune study ({shortened(where)}: "
+            f"{shortened(first['msg'])}); choose another folder for the study, or remove this one"
         ) from error
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read ({error})") from error
 
 
 def _flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

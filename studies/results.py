@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pruners.errors import StudyError
+from pruners.errors import StudyError, shortened
+from pruners.json_files import read_json
 from pruners.schedule import SplitEvidence
 from studies.files import write_text
 from studies.statistics import Difference
@@ -177,7 +178,7 @@ def read_results(path: Path) -> list[BudgetResult]:
         StudyError: The file cannot be read or holds no results.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return [BudgetResult.model_validate(entry) for entry in content]
     except (OSError, ValueError, TypeError, ValidationError) as error:
-        raise StudyError(f"{path} does not hold a study's results ({error})") from error
+        raise StudyError(f"{path} does not hold a study's results ({shortened(error)})") from error

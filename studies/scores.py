@@ -159,9 +159,12 @@ class ScoreCache:
     def _rows(self, query: str, content_hash: str, split: str) -> list[Any]:
         try:
             rows: list[Any] = self._connection.execute(query, (content_hash, split)).fetchall()
-            return rows
         except sqlite3.Error as error:
             raise self._unusable(error) from error
+        for name, *numbers in rows:  # SQLite lets any column hold anything
+            if not all(isinstance(number, float) for number in numbers):
+                raise self._unusable(sqlite3.DataError(f"sample {name} has no number"))
+        return rows
 
     def _write(
         self,

@@ -52,7 +52,7 @@ def similarity_hits(clip_folder: Path, samples: Sequence[Sample]) -> dict[str, f
         ``chance8``: the same for 8 random patches; ``share8``: mean share of the 8 that hit.
     """
     clip = CLIPModel.from_pretrained(clip_folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(clip_folder)
+    tokenizer = AutoTokenizer.from_pretrained(clip_folder, trust_remote_code=False)
     processor = CLIPImageProcessorPil.from_pretrained(clip_folder)
     patch = clip.config.vision_config.patch_size
     asked = [sample for sample in samples if sample.boxes]

@@ -81,9 +81,11 @@ class EmbeddedModel:
             checkpoint: Folder of the model, default the shipped one.
         """
         self.model: LlavaForConditionalGeneration = AutoModelForImageTextToText.from_pretrained(
-            checkpoint
+            checkpoint, trust_remote_code=False
         ).eval()
-        self.processor: LlavaProcessor = AutoProcessor.from_pretrained(checkpoint)
+        self.processor: LlavaProcessor = AutoProcessor.from_pretrained(
+            checkpoint, trust_remote_code=False
+        )
 
     @torch.no_grad()
     def dense(self, samples: Sequence[Sample]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -129,14 +130,16 @@ def load(settings: ModelSettings) -> LoadedModel:
 
 def _from_pretrained(loader: Any, settings: ModelSettings, what: str, **options: Any) -> Any:
     try:
-        return loader.from_pretrained(settings.pretrained, revision=settings.revision, **options)
+        return loader.from_pretrained(
+            settings.pretrained, revision=settings.revision, trust_remote_code=False, **options
+        )
     except ImportError as error:
         # Processors of families with videos need torchvision, whatever the task shows.
         raise ModelError(
             f"the {what} of pretrained={settings.pretrained} needs a library that is not "
             f"installed; install it in the build for your torch: {' '.join(str(error).split())}"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
         raise ModelError(
             f"the {what} of pretrained={settings.pretrained} cannot be loaded ({error}); pass the "
             "hub name or the folder of a vision-language model"

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from pruners.errors import ModelError
@@ -58,6 +59,10 @@ class LiveModel:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, AssertionError, UnpicklingError)
+"""What transformers and torch raise over files that they cannot read, or a device they lack."""
+
+
 def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel:
     """Load a model and its processor.
 
@@ -88,9 +93,12 @@ def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel
     else:
         wanted = getattr(torch, dtype)
     try:
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=wanted).to(place).eval()
+        loaded = AutoModelForImageTextToText.from_pretrained(
+            name, dtype=wanted, trust_remote_code=False
+        )
+        model = loaded.to(place).eval()
         processor = load_processor(name)
-    except (OSError, ValueError, RuntimeError, ImportError, AssertionError) as error:
+    except _UNLOADABLE as error:
         raise ModelError(
             f"--model {name} cannot be loaded on {place} ({error}); pass a folder or hub name of a "
             "vision-language model with its processor"
@@ -120,9 +128,11 @@ def load_processor(name: str) -> Any:
     """
     from transformers import AutoImageProcessor, AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(name)
+    processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
     # Not for the whole processor: its videos, if it takes them, have no backend of that name.
-    processor.image_processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+    processor.image_processor = AutoImageProcessor.from_pretrained(
+        name, backend="pil", trust_remote_code=False
+    )
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:

@@ -19,7 +19,7 @@ from pruners.errors import PrunetuneError
 Input = TypeVar("Input")
 
 EVERYDAY = 300
-"""Cases of each kind in a run that does not ask for all of them."""
+"""Cases of most kinds in a run that does not ask for all of them."""
 
 CPU_SECONDS = 20
 """Time of the processor, which other programs do not take from it, that no case may need."""
@@ -54,7 +54,11 @@ class Cases:
         return self.accepted + self.refused
 
     def run(
-        self, inputs: SearchStrategy[Input], use: Callable[[Input], object], count: int
+        self,
+        inputs: SearchStrategy[Input],
+        use: Callable[[Input], object],
+        count: int,
+        everyday: int = EVERYDAY,
     ) -> None:
         """Use inputs; every error but the library's own makes the test fail, with a small example.
 
@@ -62,8 +66,9 @@ class Cases:
             inputs: What may come in.
             use: Everything that the program does with an input.
             count: Cases where all are asked for.
+            everyday: Cases where not.
         """
-        wanted = self.count + (count if self.full else min(count, EVERYDAY))
+        wanted = self.count + (count if self.full else everyday)
 
         @settings(
             max_examples=wanted - self.count,

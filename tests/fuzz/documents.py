@@ -20,7 +20,11 @@ HOSTILE: tuple[Any, ...] = (
 """Values that readers forget: not numbers, too large, empty, of another type, leading elsewhere."""
 
 LEAVES = st.one_of(
-    st.sampled_from(HOSTILE), st.integers(), st.floats(), st.text(max_size=20), st.booleans()
+    st.sampled_from(HOSTILE).map(copy.deepcopy),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.booleans(),
 )
 VALUES = st.recursive(
     LEAVES,

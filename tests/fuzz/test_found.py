@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import warnings
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from transformers import AutoConfig
 
 from pruners import Schedule, load_schedule, save_schedule
-from pruners.errors import BudgetError, ModelError, ScheduleError, UnsupportedModelError
+from pruners.errors import (
+    BudgetError,
+    ModelError,
+    ScheduleError,
+    StudyError,
+    UnsupportedModelError,
+)
 from pruners.files import ScheduleWarning
 from pruners.json_files import MOST_BYTES
 from pruners.scorers import SimilarityFusion
 from pruners.shape import Shape
 from pruners.stages import Stage
 from space import parse_budget, shape_from_pretrained, text_tower_shape
+from studies.damage import naming_damage
+from studies.records import trial_records
+from studies.results import read_results
+from studies.scores import ScoreCache
 
 HEAD = '"format": "prunetune.schedule", "version": 1'
 
@@ -136,3 +149,48 @@ def test_damaged_configurations_in_folders_are_refused(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps(values))
         with pytest.raises(ModelError):
             text_tower_shape(tmp_path)
+
+
+def test_results_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("[" * 100_000)
+    with pytest.raises(StudyError, match="nested too deeply"):
+        read_results(tmp_path / "results.json")
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "scores.db"
+    with ScoreCache(file) as cache:
+        cache.put("hash", "search", {"first": 1.0})
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE scores SET score = 'much'")
+        connection.commit()
+    with ScoreCache(file) as cache, pytest.raises(StudyError, match="first has no number"):
+        cache.get("hash", "search", ["first"])
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("trial_user_attributes", "value_json", "["),
+        ("trial_user_attributes", "value_json", None),
+        ("trial_user_attributes", "value_json", "true"),
+        ("trial_params", "distribution_json", "{"),
+        ("study_directions", "direction", "UPWARDS"),
+        ("trials", "state", "HALF"),
+        ("trial_values", "value_type", "LARGE"),
+    ],
+)
+def test_damaged_trials_are_refused(
+    table: str, column: str, value: str | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "study.db"
+    study = optuna.create_study(study_name="2 TFLOPs", storage=f"sqlite:///{file}")
+    trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    trial.set_user_attr("layers", [1, 2])
+    study.tell(trial, 0.5)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints=ON")
+        connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        connection.commit()
+    with pytest.raises(StudyError, match="holds trials that cannot be read"), naming_damage("it"):
+        trial_records(optuna.load_study(study_name="2 TFLOPs", storage=f"sqlite:///{file}"))
