@@ -38,10 +38,10 @@ _OTHERS = "other published"
 _GREY = "0.62"
 _DENSE_GREY = "0.25"
 
-_PALETTE = ("#004488", "#DDAA33", "#BB5566", "#009988", "#AA3377", "#33BBEE", "#EE7733", "#88CCEE")
+PALETTE = ("#004488", "#DDAA33", "#BB5566", "#33BBEE", "#CC3311", "#4477AA", "#44BB99", "#EE8866")
 """Paul Tol's "high contrast" scheme, made for readers with colour vision deficiency and for prints
-in grey, and after those three colours of his "vibrant" and other schemes
-(https://sronpersonalpages.nl/~pault, SRON/EPS/TN/09-002)."""
+in grey, and after those three colours of his other schemes (https://sronpersonalpages.nl/~pault,
+SRON/EPS/TN/09-002), chosen to be as far as can be from these and the dense model's grey."""
 
 _MARKERS = {SEARCHED: "o", DENSE: "*", "visiondrop": "s", "desap": "^"}
 _OTHER_MARKERS = ("D", "v", "P", "X")
@@ -201,7 +201,7 @@ def color_of(name: str, names: Sequence[str]) -> str:
     if in_crowd(name, names):
         return _GREY
     # Blue for the searched schedule.
-    return _PALETTE[_place(name, names) % len(_PALETTE)]
+    return PALETTE[_place(name, names) % len(PALETTE)]
 
 
 def marker_of(name: str, names: Sequence[str]) -> str:

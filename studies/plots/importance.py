@@ -18,8 +18,8 @@ LEAST_SCHEDULES = 20
 """Schedules needed to say anything."""
 
 _RESAMPLES = 40
-_TREES = 50
-_SHUFFLES = 3
+_TREES = 25
+_SHUFFLES = 2
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,13 @@ def choice_importance(trials: Sequence[TrialRecord], seed: int = 0) -> Importanc
     percent = np.array([100 * (trial.accuracy or 0.0) for trial in known])
     weights = np.array([float(trial.samples) for trial in known])
     centred = _within_budgets(percent, weights, [trial.budget for trial in known])
+    values = table.to_numpy(dtype=float)
     rng = np.random.default_rng(seed)
     rises, explained = [], []
     for _ in range(_RESAMPLES):
         drawn = rng.integers(len(known), size=len(known))
         left_out = np.setdiff1d(np.arange(len(known)), drawn)
-        rise, share = _one_resample(table, centred, weights, drawn, left_out, rng)
+        rise, share = _one_resample(values, centred, weights, drawn, left_out, rng)
         rises.append(rise)
         explained.append(share)
     low, median, high = np.quantile(np.array(rises), [0.025, 0.5, 0.975], axis=0)
@@ -193,7 +194,7 @@ def _within_budgets(
 
 
 def _one_resample(
-    table: pd.DataFrame,
+    table: NDArray[np.float64],
     target: NDArray[np.float64],
     weights: NDArray[np.float64],
     drawn: NDArray[np.int64],
@@ -207,8 +208,8 @@ def _one_resample(
     forest = RandomForestRegressor(
         n_estimators=_TREES, min_samples_leaf=3, random_state=int(rng.integers(2**31))
     )
-    forest.fit(table.iloc[drawn], target[drawn], sample_weight=weights[drawn])
-    held = table.iloc[left_out], target[left_out]
+    forest.fit(table[drawn], target[drawn], sample_weight=weights[drawn])
+    held = table[left_out], target[left_out]
     result = permutation_importance(
         forest,
         *held,

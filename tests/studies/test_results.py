@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from pruners import dense, published
+from pruners import dense
 from pruners.errors import DataError, StudyError
 from pruners.methods import METHODS
-from pruners.schedule import Cost
 from pruners.shape import LLAVA_1_5_7B
 from studies.comparing import compare, split_evidence
 from studies.figure_data import history_figure, pareto_figure, schedule_panels
@@ -34,50 +33,14 @@ TASKS = ["counting"] * 300 + ["digits"] * 300
 DENSE_TFLOPS = 8.9
 
 
-def _priced(schedule, tflops):
-    tokens = schedule.visual_tokens_per_layer(32, LLAVA_1_5_7B.visual_tokens)
-    cost = Cost(
-        tflops=tflops,
-        dense_tflops=DENSE_TFLOPS,
-        mean_visual_tokens=float(np.mean(tokens)),
-        visual_tokens_per_layer=tokens,
-        llm_macs=tflops / 2,
-        kv_bytes=1,
-    )
-    return schedule.model_copy(update={"shape": LLAVA_1_5_7B, "cost": cost})
-
-
-def _result(tflops, tokens, losses, seed=0, methods=("visiondrop", "desap")):
-    """Answers that are lost with the probability given for each schedule."""
-    rng = np.random.default_rng(seed)
-    right = (rng.random(len(TASKS)) < 0.9).astype(float)
-    schedules = {
-        "searched": _priced(published("visiondrop", tokens=tokens + 1), tflops),
-        "dense": _priced(dense(), DENSE_TFLOPS),
-        **{name: _priced(published(name, tokens=tokens), tflops) for name in methods},
-    }
-    luck = rng.random(len(TASKS))  # the same for all, so that comparisons are paired
-    scores = {name: right * (luck > losses.get(name, 0)) for name in schedules}
-    return compare(
-        schedules,
-        scores,
-        TASKS,
-        budget=f"{tflops:g} TFLOPs",
-        measured_on="a synthetic model",
-        trials=60,
-        evaluations=9000,
-        seconds=120.4,
-    ), scores
+@pytest.fixture
+def low(make_result):
+    return make_result(2.0, 64, {"searched": 0.1, "visiondrop": 0.3, "desap": 0.1})[0]
 
 
 @pytest.fixture
-def low():
-    return _result(2.0, 64, {"searched": 0.1, "visiondrop": 0.3, "desap": 0.1})[0]
-
-
-@pytest.fixture
-def high():
-    return _result(4.0, 192, {"searched": 0.05, "visiondrop": 0.06, "desap": 0.02})[0]
+def high(make_result):
+    return make_result(4.0, 192, {"searched": 0.05, "visiondrop": 0.06, "desap": 0.02})[0]
 
 
 def _records():
@@ -107,8 +70,8 @@ def _records():
     ]
 
 
-def test_a_result_says_what_the_statistics_say():
-    result, scores = _result(2.0, 64, {"searched": 0.1, "visiondrop": 0.3, "desap": 0.1})
+def test_a_result_says_what_the_statistics_say(make_result):
+    result, scores = make_result(2.0, 64, {"searched": 0.1, "visiondrop": 0.3, "desap": 0.1})
     assert [each.name for each in result.schedules] == ["searched", "dense", "visiondrop", "desap"]
     for schedule in result.schedules:
         own, reference = scores[schedule.name], scores["dense"]
@@ -239,10 +202,10 @@ def test_the_schedule_figure_shows_tokens_per_layer(low):
     assert panel.dense_tokens == LLAVA_1_5_7B.visual_tokens
 
 
-def test_a_crowd_of_schedules_is_grey_but_for_those_that_stand_out(tmp_path):
+def test_a_crowd_of_schedules_is_grey_but_for_those_that_stand_out(tmp_path, make_result):
     others = dict.fromkeys(METHODS, 0.2)
     results = [
-        _result(tflops, tokens, others | {"searched": 0.1}, methods=METHODS)[0]
+        make_result(tflops, tokens, others | {"searched": 0.1}, methods=METHODS)[0]
         for tflops, tokens in ((2.0, 64), (4.0, 192))
     ]
     names = [schedule.name for schedule in results[0].schedules]
