@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from pruners.errors import ModelError, SettingsError
+from pruners.paths import is_folder
 from pruners.shape import LLAVA_1_5_7B, Shape
 from search.analytic import AnalyticEvaluator
 from search.evaluators import Evaluator
@@ -76,7 +76,7 @@ def choose_model(model: str | None, tasks: TaskSettings = NO_TASKS) -> ModelChoi
                 "name or a folder"
             )
         return ModelChoice(model, chosen_by_user=True)
-    if not _is_hub_name(model) and not Path(model).is_dir():
+    if not _is_hub_name(model) and not is_folder(model):
         raise ModelError(
             f"--model {model}: there is no such folder; pass 'embedded', a hub name such as "
             f"{DEFAULT_GPU_MODEL}, or a folder with a model"
@@ -158,7 +158,7 @@ def target_shape(target: str | None, evaluator: Evaluator) -> Shape:
         return evaluator.shape
     if target in PRESETS:
         return preset(target)
-    if not _is_hub_name(target) and not Path(target).is_dir():
+    if not _is_hub_name(target) and not is_folder(target):
         raise ModelError(
             f"--target {target}: there is no such preset or folder; pass one of "
             f"{', '.join(PRESETS)}, 'embedded', a hub name such as {DEFAULT_GPU_MODEL}, or a "

@@ -9,6 +9,7 @@ from typing import Any
 
 from pruners.errors import ModelError, UnsupportedModelError, shortened
 from pruners.json_files import read_json
+from pruners.paths import is_folder
 from pruners.reference_shapes import (
     INTERNVL3_8B,
     LLAVA_NEXT_7B,
@@ -147,7 +148,7 @@ def text_tower_shape(checkpoint: str | os.PathLike[str]) -> TextTowerShape:
 
 def _read_config(model: str | os.PathLike[str]) -> dict[str, Any]:
     folder = Path(model)
-    if not folder.is_dir():
+    if not is_folder(folder):
         return _resolve_config(model)
     path = folder / "config.json"
     try:

@@ -113,8 +113,13 @@ def read_identity(path: Path) -> StudyIdentity:
             f"{path} is not the identity of a prunetune study ({shortened(where)}: "
             f"{shortened(first['msg'])}); choose another folder for the study, or remove this one"
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise StudyError(f"{path} cannot be read ({error})") from error
+    except ValueError as error:
+        raise StudyError(
+            f"{path} is not the identity of a prunetune study ({shortened(error)}); "
+            "choose another folder for the study, or remove this one"
+        ) from error
 
 
 def _flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

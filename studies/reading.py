@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
 
 from pruners.atomic import TEMPORARY_PREFIX
 from pruners.errors import StudyError
 from pruners.files import load_schedule
+from pruners.paths import is_folder
 from pruners.schedule import Schedule
 from studies.damage import naming_damage
-from studies.database import IDENTITY_ATTRIBUTE, check_database
 from studies.file_names import schedule_file
 from studies.identity import StudyIdentity, read_identity
 from studies.records import TrialRecord, trial_records
 from studies.results import BudgetResult, read_results
-from studies.snapshots import read_only
-from studies.storage import DATABASE_FILE, IDENTITY_FILE
-
-if TYPE_CHECKING:
-    import optuna
+from studies.storage import IDENTITY_FILE
+from studies.trial_access import find_optuna_study, open_trials
 
 RESULTS_FILE = "results.json"
 
@@ -92,7 +86,8 @@ def read_study(path: Path, storage: str | None = None) -> StoredStudy:
 
     Args:
         path: Its folder.
-        storage: Address of the Optuna storage that holds its trials; None for its ``study.db``.
+        storage: Address of the storage that it shares with others, where the one that it has noted
+            does not do, for lack of a password; of no account where it has its own ``study.db``.
 
     Returns:
         The study. Of one that has only begun, budgets have no trials, results or schedules yet.
@@ -100,8 +95,9 @@ def read_study(path: Path, storage: str | None = None) -> StoredStudy:
     Raises:
         StudyError: There is no study in the folder, or one of its files is damaged.
         ScheduleError: The file of an exported schedule is damaged.
+        SettingsError: The address of the storage cannot be used.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         raise StudyError(f"there is no study {path}: no such folder")
     if not (path / IDENTITY_FILE).exists():
         raise StudyError(f"{path} is not a study's folder: it has no {IDENTITY_FILE}")
@@ -146,10 +142,10 @@ def _read_trials(
     path: Path, identity: StudyIdentity, storage: str | None
 ) -> Mapping[str, tuple[TrialRecord, ...]]:
     """Read the trials of every budget."""
-    with _open_storage(path, identity, storage) as opened:
+    with open_trials(path, identity, storage) as opened:
         if opened is None:
             return dict.fromkeys(identity.budgets, ())
-        with naming_damage(str(path / DATABASE_FILE) if storage is None else "the storage"):
+        with naming_damage(f"the storage of {path}"):
             found = {
                 budget: find_optuna_study(opened, path, identity, budget)
                 for budget in identity.budgets
@@ -160,86 +156,3 @@ def _read_trials(
                 else ()
                 for budget, study in found.items()
             }
-
-
-def find_optuna_study(
-    storage: optuna.storages.BaseStorage, path: Path, identity: StudyIdentity, budget: str
-) -> optuna.Study | None:
-    """Find the Optuna study of a budget.
-
-    Args:
-        storage: An Optuna storage, that of this study alone or one that studies share.
-        path: The study's folder.
-        identity: What it is a study of.
-        budget: One of its budgets.
-
-    Returns:
-        The Optuna study; None where no trial of it has begun.
-    """
-    import optuna
-
-    # In a storage that studies share, the folder's name is part of the Optuna study's.
-    for name in (f"{path.resolve().name}: {budget}", budget):
-        try:
-            study = optuna.load_study(study_name=name, storage=storage)
-        except KeyError:
-            continue
-        if study.user_attrs.get(IDENTITY_ATTRIBUTE) == identity.fingerprint:
-            return study
-    return None
-
-
-@contextmanager
-def _open_storage(
-    path: Path, identity: StudyIdentity, storage: str | None
-) -> Iterator[optuna.storages.RDBStorage | None]:
-    """Open the Optuna storage of a study for reading; None where it has none yet."""
-    if storage is not None:
-        with _opened(storage, "the storage") as opened:
-            yield opened
-        return
-    database = path / DATABASE_FILE
-    if not database.exists():
-        yield None
-        return
-    with read_only(database) as uri:
-        check_database(database, identity.fingerprint, uri)
-        with _opened(_sqlite_url(uri), str(database)) as opened:
-            yield opened
-
-
-@contextmanager
-def _opened(url: str, name: str) -> Iterator[optuna.storages.RDBStorage]:
-    """An Optuna storage that exists, closed at the end; errors do not show its address."""
-    import optuna
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in versions
-        storage = optuna.storages.RDBStorage(template, skip_table_creation=True)
-    except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError) as error:
-        raise _unreadable(name, url, error) from error
-    try:
-        yield storage
-    except (SQLAlchemyError, StorageInternalError) as error:
-        raise _unreadable(name, url, error) from error
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _sqlite_url(uri: str) -> str:
-    """SQLAlchemy's address of a SQLite URI; it unquotes what it is given once more."""
-    from sqlalchemy import URL
-
-    file, _, query = uri.partition("?")
-    return URL.create(
-        "sqlite", database=file, query={**dict(parse_qsl(query)), "uri": "true"}
-    ).render_as_string()
-
-
-def _unreadable(name: str, url: str, error: Exception) -> StudyError:
-    # What comes after the first line repeats statements, and may repeat the address.
-    reason = str(error).partition("\n")[0].replace(url, "...")
-    return StudyError(f"{name} cannot be read ({reason})")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from pruners.atomic import TEMPORARY_PREFIX
-from pruners.errors import StudyError
+from pruners.errors import StudyError, shortened
 from studies.damage import naming_damage
 from studies.database import check_database
 from studies.files import write_text
@@ -146,14 +146,14 @@ class StudyFolder:
             StudyError: As `open`, except that a running study is not noticed.
         """
         existing = path
-        while not existing.exists() and existing != existing.parent:
+        while not _exists(existing) and existing != existing.parent:
             existing = existing.parent
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise StudyError(
                 f"the study folder {path} cannot be written "
                 f"({existing} is not a folder that may be written to); choose another with --out"
             )
-        return path.exists() and _check_content(path, identity, address)
+        return _exists(path) and _check_content(path, identity, address)
 
     def study(
         self,
@@ -246,6 +246,17 @@ class StudyFolder:
 def _shared_name(path: Path) -> str:
     """Name of a study among those of a shared storage."""
     return path.resolve().name
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; refuses names that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"the study folder {shortened(path)} cannot be written ({shortened(error)}); choose "
+            "another with --out"
+        ) from error
 
 
 def _check_content(path: Path, identity: StudyIdentity, address: StorageAddress | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pruners.errors import StudyError
+from pruners.paths import is_folder
 from studies.reading import find_studies
 from studies.storage import IDENTITY_FILE
 
@@ -27,7 +28,7 @@ def study_folder(study: str, out: Path) -> Path:
     for folder in (out / study, Path(study)):
         if (folder / IDENTITY_FILE).exists():
             return folder
-    if not out.is_dir():
+    if not is_folder(out):
         raise StudyError(
             f"there is no study {study!r}, and no folder {out}; name the one with --out"
         )
