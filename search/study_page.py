@@ -11,13 +11,12 @@ from search.baselines import published_at
 from search.evaluators import Evaluator
 from search.kept_tokens import record_gallery
 from space.coding import SearchSpace
-from studies.kept_tokens import Gallery, write_gallery
+from studies.kept_tokens import GALLERY_FILE, Gallery, write_gallery
 from studies.reading import StoredBudget, StoredStudy, read_study
 from studies.report_page import write_report_page
 from studies.results import DENSE, SEARCHED
 
 PAGE_FILE = "report.html"
-GALLERY_FILE = "gallery.json"
 
 
 def write_study_page(

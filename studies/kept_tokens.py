@@ -24,6 +24,8 @@ from pydantic import (
 from pruners.errors import StudyError
 from studies.files import write_text
 
+GALLERY_FILE = "gallery.json"
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_BYTES = 64 * 2**20  # of a file; a gallery of six photographs takes a few megabytes
 
@@ -165,6 +167,22 @@ class Gallery(_Record):
     measured_on: str
     split: str
     samples: Annotated[tuple[KeptSample, ...], Field(min_length=1)]
+
+
+def find_gallery(folder: Path) -> Gallery | None:
+    """Read the gallery of a study.
+
+    Args:
+        folder: The study's folder.
+
+    Returns:
+        Its gallery; None where it has none.
+
+    Raises:
+        StudyError: The gallery is damaged.
+    """
+    path = folder / GALLERY_FILE
+    return read_gallery(path) if path.exists() else None
 
 
 def write_gallery(gallery: Gallery, path: Path) -> None:

@@ -38,7 +38,7 @@ def is_running(folder: Path) -> bool:
 
 
 @contextmanager
-def read_only(database: Path) -> Iterator[str]:
+def read_only(database: Path, *, in_use: bool) -> Iterator[str]:
     """An address under which SQLite reads a study's database as it is now.
 
     SQLite itself leaves files beside a database that it only reads, when that has a write-ahead log
@@ -46,7 +46,8 @@ def read_only(database: Path) -> Iterator[str]:
     is read along with the run, and what a killed process left is read from a copy.
 
     Args:
-        database: The file, in the folder of the study.
+        database: The file.
+        in_use: Whether a run may have it open.
 
     Yields:
         A URI for `sqlite3.connect(..., uri=True)`.
@@ -55,7 +56,7 @@ def read_only(database: Path) -> Iterator[str]:
         StudyError: The file cannot be read.
     """
     log = database.with_name(f"{database.name}-wal")
-    if is_running(database.parent):
+    if in_use:
         # As any connection of the run: the last one to close tidies up, be it this one.
         yield _uri(database, "mode=rw")
     elif not log.exists() or log.stat().st_size == 0:

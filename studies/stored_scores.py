@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pruners.errors import StudyError
-from studies.snapshots import read_only
+from studies.snapshots import is_running, read_only
 from studies.storage import SCORES_FILE
 
 SAMPLES_FILE = "samples.json"
@@ -112,7 +112,10 @@ def _query(folder: Path, statement: str, *values: str) -> Sequence[Any]:
     if not file.exists():
         return []
     try:
-        with read_only(file) as uri, closing(sqlite3.connect(uri, uri=True)) as connection:
+        with (
+            read_only(file, in_use=is_running(folder)) as uri,
+            closing(sqlite3.connect(uri, uri=True)) as connection,
+        ):
             return connection.execute(statement, values).fetchall()
     except sqlite3.Error as error:
         raise StudyError(f"{file} is not a readable cache of scores ({error})") from error

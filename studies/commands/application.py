@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pruners.errors import PrunetuneError, StudyError
 from studies.commands import tables
+from studies.commands.drawing import Width, draw_figures, write_page
 from studies.commands.entry import USER_ERROR
 from studies.commands.exporting import ExportFormat, export_study
 from studies.commands.finding import study_folder
@@ -23,6 +24,7 @@ from studies.commands.options import (
     OutOption,
     StorageOption,
     StudyArgument,
+    given_storage,
 )
 from studies.commands.watching import watch as watch_study
 from studies.progress import read_progress
@@ -37,7 +39,7 @@ application = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings=_HELP,
-    help="See, publish and remove studies; only delete changes anything.",
+    help="See, publish and remove studies.",
 )
 
 
@@ -46,10 +48,11 @@ def list_studies(
     out: OutOption = RUNS, storage: StorageOption = None, as_json: JsonOption = False
 ) -> None:
     """List the studies in a folder."""
+    address = given_storage(storage)
     found, damaged = [], []
     for folder in find_studies(out):
         try:
-            found.append(read_progress(folder, storage))
+            found.append(read_progress(folder, address))
         except PrunetuneError as error:
             damaged.append(str(error))
     if as_json:
@@ -79,15 +82,15 @@ def status(
 
     Trials, the best of them, samples measured, and how long its search goes on at most.
     """
-    folder = study_folder(study, out)
+    folder, address = study_folder(study, out), given_storage(storage)
     if follow:
         if as_json:
             raise StudyError("--follow and --json do not go together; ask for one of them")
-        watch_study(folder, storage, console(), interval)
+        watch_study(folder, address, console(), interval)
     elif as_json:
-        _print_json(read_progress(folder, storage))
+        _print_json(read_progress(folder, address))
     else:
-        console().print(tables.progress_panel(read_progress(folder, storage)))
+        console().print(tables.progress_panel(read_progress(folder, address)))
 
 
 @application.command()
@@ -101,7 +104,7 @@ def watch(
 
     Ctrl-C ends the watching, not the study.
     """
-    watch_study(study_folder(study, out), storage, console(), interval)
+    watch_study(study_folder(study, out), given_storage(storage), console(), interval)
 
 
 @application.command()
@@ -115,7 +118,7 @@ def show(
 
     Its identity, the table of its results, and the stages of its schedules.
     """
-    stored = read_study(study_folder(study, out), storage)
+    stored = read_study(study_folder(study, out), given_storage(storage))
     if as_json:
         _print_json(_as_json(stored))
         return
@@ -147,8 +150,47 @@ def export(
     storage: StorageOption = None,
 ) -> None:
     """Export a study's trials or its schedule."""
-    stored = read_study(study_folder(study, out), storage)
+    stored = read_study(study_folder(study, out), given_storage(storage))
     export_study(stored, form, budget, to)
+
+
+@application.command()
+def plot(
+    study: StudyArgument,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the figures; by default figures, in the study's."),
+    ] = None,
+    formats: Annotated[
+        str, typer.Option(help="Any of pdf, png, svg and pgf, separated by commas.")
+    ] = "pdf,png",
+    width: Annotated[
+        Width, typer.Option(help="Width of the paper's column, or of its page.")
+    ] = "column",
+    out: OutOption = RUNS,
+    storage: StorageOption = None,
+) -> None:
+    """Draw a study's figures, for a paper."""
+    folder = study_folder(study, out)
+    stored = read_study(folder, given_storage(storage))
+    for path in draw_figures(stored, to or folder / "figures", formats, width):
+        typer.echo(path)
+
+
+@application.command()
+def report(
+    study: StudyArgument,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="File to write; by default report.html, in the study's folder."),
+    ] = None,
+    out: OutOption = RUNS,
+    storage: StorageOption = None,
+) -> None:
+    """Write a study as one page, report.html."""
+    folder = study_folder(study, out)
+    stored = read_study(folder, given_storage(storage))
+    typer.echo(write_page(stored, to or folder / "report.html"))
 
 
 @application.command()
@@ -167,10 +209,11 @@ def compare(
     # Imported late: statistics take a second to load.
     from studies.study_comparison import compare_studies
 
+    address = given_storage(storage)
     folders = [study_folder(study, out) for study in studies]
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise StudyError(f"compare needs two different studies or more; given {', '.join(studies)}")
-    comparison = compare_studies([read_study(folder, storage) for folder in folders])
+    comparison = compare_studies([read_study(folder, address) for folder in folders])
     if as_json:
         _print_json(comparison)
     elif not comparison.budgets:
@@ -184,8 +227,9 @@ def delete(
     study: StudyArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     out: OutOption = RUNS,
+    storage: StorageOption = None,
 ) -> None:
-    """Remove a study's folder with everything in it."""
+    """Remove a study with everything in its folder."""
     from studies.deleting import delete_study
 
     folder = study_folder(study, out)
@@ -197,7 +241,7 @@ def delete(
         if not typer.confirm(f"Remove {folder} with {len(files)} files ({size:.1f} MB)?"):
             typer.echo("Nothing was removed.")
             raise typer.Exit(1)
-    delete_study(folder)
+    delete_study(folder, given_storage(storage))
     typer.echo(f"Removed {folder}.")
 
 

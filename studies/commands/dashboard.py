@@ -7,7 +7,13 @@ from typing import Annotated
 import typer
 
 from studies.commands.finding import study_folder
-from studies.commands.options import RUNS, OutOption, StorageOption, StudyArgument
+from studies.commands.options import (
+    RUNS,
+    OutOption,
+    StorageOption,
+    StudyArgument,
+    given_storage,
+)
 from studies.dashboard.serving import serve
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -36,7 +42,7 @@ def dashboard(
             f"warning: whoever reaches {host} can change and delete what the dashboard shows",
             err=True,
         )
-    serve(study_folder(study, out), storage, host, port, _say_ready)
+    serve(study_folder(study, out), given_storage(storage), host, port, _say_ready)
 
 
 def _say_ready(address: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from studies.storage_address import VARIABLE, parse_storage
 
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="Name of the study, or the path of its folder.")
@@ -14,11 +17,9 @@ OutOption = Annotated[Path, typer.Option("--out", help="Folder that holds the st
 StorageOption = Annotated[
     str | None,
     typer.Option(
-        "--storage",
-        envvar="PRUNETUNE_STORAGE",
-        show_envvar=True,
         metavar="URL",
-        help="Optuna storage that holds the trials; by default the study's own study.db.",
+        help="Storage that the study shares with others, where the address that it has noted does "
+        f"not do; with a password in {VARIABLE} instead.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
@@ -27,3 +28,21 @@ BudgetOption = Annotated[
 ]
 IntervalOption = Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")]
 RUNS = Path("runs")
+
+
+def given_storage(text: str | None) -> str | None:
+    """Read the address of a shared storage, from the option or the environment.
+
+    Args:
+        text: What `StorageOption` was given.
+
+    Returns:
+        The address, with its password if it has one; None where there is none.
+
+    Raises:
+        SettingsError: It cannot be used; the message does not show it.
+    """
+    if text is not None:
+        return parse_storage(text).url
+    found = os.environ.get(VARIABLE)
+    return parse_storage(found, from_environment=True).url if found else None

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruners.errors import StudyError
 from studies.dashboard.notes import OURS, study_note, trial_note
 from studies.file_names import scores_file
+from studies.kept_tokens import find_gallery
 from studies.plots import write_figures
-from studies.reading import StoredBudget, StoredStudy, find_optuna_study
-from studies.storage import DATABASE_FILE
+from studies.reading import StoredBudget, StoredStudy
+from studies.trial_access import find_optuna_study
 
 if TYPE_CHECKING:
     import optuna
@@ -21,43 +21,6 @@ if TYPE_CHECKING:
 
 ARTIFACTS_FOLDER = "artifacts"
 """Folder of a study that keeps what is attached to it."""
-
-_PATIENCE = 60  # seconds to wait while a run writes
-
-
-@contextmanager
-def open_storage(study: StoredStudy, storage: str | None) -> Iterator[optuna.storages.RDBStorage]:
-    """Open the storage of a study for reading and writing.
-
-    Args:
-        study: The study.
-        storage: Address of the Optuna storage that holds its trials; None for its ``study.db``.
-
-    Yields:
-        The storage, closed at the end.
-
-    Raises:
-        StudyError: It cannot be opened or written.
-    """
-    from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage
-    from sqlalchemy import URL
-    from sqlalchemy.exc import SQLAlchemyError
-
-    own = URL.create("sqlite", database=str(study.path / DATABASE_FILE))  # quotes the path
-    url = storage or own.render_as_string()
-    patience = {"connect_args": {"timeout": _PATIENCE}} if url.startswith("sqlite") else {}
-    opened = None
-    try:
-        opened = RDBStorage(url, engine_kwargs=patience, skip_table_creation=True)
-        yield opened
-    except (SQLAlchemyError, StorageInternalError) as error:
-        reason = str(error).partition("\n")[0].replace(url, "...")
-        raise StudyError(f"the trials of {study.path} cannot be opened ({reason})") from error
-    finally:
-        if opened is not None:
-            opened.remove_session()
-            opened.engine.dispose()
 
 
 def attach(study: StoredStudy, storage: optuna.storages.RDBStorage) -> FileSystemArtifactStore:
@@ -73,7 +36,7 @@ def attach(study: StoredStudy, storage: optuna.storages.RDBStorage) -> FileSyste
         The store of the artifacts.
 
     Raises:
-        StudyError: No trial has begun, or something cannot be written.
+        StudyError: Something cannot be written.
     """
     from optuna.artifacts import FileSystemArtifactStore
 
@@ -82,14 +45,14 @@ def attach(study: StoredStudy, storage: optuna.storages.RDBStorage) -> FileSyste
         for stored in study.budgets
     ]
     begun = [(stored, optuna_study) for stored, optuna_study in found if optuna_study is not None]
-    if not begun:
-        raise StudyError(f"{study.path} has no trials to show yet; let its run go on")
     folder = study.path / ARTIFACTS_FOLDER
     try:
         folder.mkdir(exist_ok=True)
         store = FileSystemArtifactStore(folder)
         with tempfile.TemporaryDirectory(prefix="prunetune-") as temporary:
-            figures = write_figures(study, Path(temporary), formats=("svg",), width="page")
+            figures = write_figures(
+                study, Path(temporary), ("svg",), "page", find_gallery(study.path)
+            )
             for stored, optuna_study in begun:
                 _attach_budget(study, stored, optuna_study, store, figures)
     except OSError as error:

@@ -9,6 +9,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from pruners.errors import StudyError
 from studies.reading import read_study
+from studies.trial_access import open_for_changes
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -42,10 +43,12 @@ def serve(
         raise StudyError(
             "optuna-dashboard is not installed; pip install 'prunetune[dashboard]'"
         ) from error
-    from studies.dashboard.attaching import attach, open_storage
+    from studies.dashboard.attaching import attach
 
     study = read_study(folder, storage)
-    with open_storage(study, storage) as opened:
+    if not any(stored.trials for stored in study.budgets):
+        raise StudyError(f"{folder} has no trials to show yet; let its run go on")
+    with open_for_changes(folder, storage) as opened:
         application = optuna_dashboard.wsgi(opened, artifact_store=attach(study, opened))
         try:
             server = make_server(host, port, application, _Server, _Silent)

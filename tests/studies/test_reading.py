@@ -15,6 +15,7 @@ from pruners.errors import PrunetuneError, StudyError
 from studies.reading import find_studies, read_study
 from studies.snapshots import is_running
 from studies.storage import StudyFolder
+from studies.storage_address import parse_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 REPOSITORY = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ import sys, time
 from pathlib import Path
 from studies.identity import StudyIdentity
 from studies.storage import StudyFolder
+from studies.storage_address import parse_storage
 import optuna
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 identity = StudyIdentity.model_validate_json(sys.argv[2])
@@ -140,18 +142,31 @@ def test_a_folder_that_may_not_be_written_is_read(searched):
 
 def test_trials_in_a_storage_that_studies_share_are_found_by_name_and_identity(tmp_path, identity):
     folder, url = tmp_path / "mine", f"sqlite:///{tmp_path / 'shared.db'}"
-    StudyFolder.open(folder, identity).close()
+    with StudyFolder.open(folder, identity, parse_storage(url)) as study_folder:
+        study = study_folder.study("2 TFLOPs")
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+        values = [trial.value for trial in study.trials]
     for name, fingerprint, trials in (
-        ("mine: 2 TFLOPs", identity.fingerprint, 2),
         ("other: 2 TFLOPs", identity.fingerprint, 3),
         ("mine: 4 TFLOPs", "of another study", 4),
     ):
         study = optuna.create_study(storage=url, study_name=name, direction="maximize")
         study.set_user_attr("prunetune:identity", fingerprint)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=trials)
-    low, high = read_study(folder, storage=url).budgets
-    assert [trial.budget for trial in low.trials] == ["2 TFLOPs"] * 2
-    assert high.trials == ()
+    before = _files(tmp_path)
+    for given in (None, url):  # the study has noted where its trials are
+        low, high = read_study(folder, given).budgets
+        assert [trial.objective for trial in low.trials] == values
+        assert [trial.budget for trial in low.trials] == ["2 TFLOPs"] * 2
+        assert high.trials == ()
+    assert _files(tmp_path) == before
+    with pytest.raises(StudyError, match="keeps its trials in"):
+        read_study(folder, f"sqlite:///{tmp_path / 'another.db'}")
+
+
+def test_a_study_with_its_own_trials_needs_no_address(searched, tmp_path):
+    stored = read_study(searched, f"sqlite:///{tmp_path / 'another.db'}")
+    assert len(stored.budgets[0].trials) == 3
 
 
 def test_studies_are_found_by_their_identity(tmp_path, identity):
@@ -219,14 +234,11 @@ def test_what_does_not_exist_is_said(tmp_path):
         read_study(tmp_path / "nowhere")
 
 
-def test_an_address_with_a_password_is_not_repeated(tmp_path, identity):
+def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path, identity):
+    pytest.importorskip("psycopg", reason="extra: postgres")
     StudyFolder.open(tmp_path / "study", identity).close()
-    for url in (
-        "postgresql+psycopg://me:secret-word@127.0.0.1:1/studies",
-        "nosuchdatabase://me:secret-word@127.0.0.1/studies",
-        "me:secret-word@127.0.0.1",
-        f"sqlite:///{tmp_path}/missing/secret-word.db",
-    ):
-        with pytest.raises(StudyError, match="the storage cannot be read") as caught:
-            read_study(tmp_path / "study", storage=url)
+    (tmp_path / "study" / "storage.txt").write_text("postgresql+psycopg://me@127.0.0.1:1/trials\n")
+    for given in (None, "postgresql+psycopg://me:secret-word@127.0.0.1:1/trials"):
+        with pytest.raises(StudyError, match=r"127\.0\.0\.1") as caught:
+            read_study(tmp_path / "study", given)
         assert "secret-word" not in str(caught.value)

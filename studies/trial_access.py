@@ -1,0 +1,186 @@
+"""Where a study keeps its trials, and opening that beside the run that may be using it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from pruners.errors import StudyError
+from studies.database import IDENTITY_ATTRIBUTE, check_database
+from studies.identity import StudyIdentity
+from studies.snapshots import is_running, read_only
+from studies.storage import DATABASE_FILE, STORAGE_FILE
+from studies.storage_address import VARIABLE, StorageAddress, parse_storage
+from studies.trial_storage import storage_errors
+
+if TYPE_CHECKING:
+    import optuna
+
+_PATIENCE = 60  # seconds to wait while a run writes a SQLite file
+
+
+def shared_address(folder: Path, storage: str | None) -> StorageAddress | None:
+    """Tell which shared storage holds a study's trials.
+
+    Args:
+        folder: The study's folder.
+        storage: The storage's address with what is needed to use it, such as a password; None where
+            the one that the study has noted will do.
+
+    Returns:
+        Its address; None for a study with a ``study.db`` of its own, whatever is given.
+
+    Raises:
+        StudyError: The study's trials are in another storage than the one given.
+        SettingsError: The address cannot be used.
+    """
+    file = folder / STORAGE_FILE
+    try:
+        noted = file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{file} cannot be read ({error})") from error
+    address = parse_storage(storage or noted, from_environment=True)
+    if not address.is_same_database(noted):
+        raise StudyError(
+            f"{folder} keeps its trials in {noted}, not in {address}; give that one with --storage "
+            f"or in {VARIABLE}"
+        )
+    return address
+
+
+def find_optuna_study(
+    storage: optuna.storages.BaseStorage, path: Path, identity: StudyIdentity, budget: str
+) -> optuna.Study | None:
+    """Find the Optuna study of a budget.
+
+    Args:
+        storage: An Optuna storage, that of this study alone or one that studies share.
+        path: The study's folder.
+        identity: What it is a study of.
+        budget: One of its budgets.
+
+    Returns:
+        The Optuna study; None where no trial of it has begun.
+    """
+    import optuna
+
+    # In a storage that studies share, the folder's name is part of the Optuna study's.
+    for name in (f"{path.resolve().name}: {budget}", budget):
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            continue
+        if study.user_attrs.get(IDENTITY_ATTRIBUTE) == identity.fingerprint:
+            return study
+    return None
+
+
+@contextmanager
+def open_trials(
+    folder: Path, identity: StudyIdentity, storage: str | None
+) -> Iterator[optuna.storages.RDBStorage | None]:
+    """Open what holds a study's trials, for reading.
+
+    Args:
+        folder: The study's folder.
+        identity: What it is a study of.
+        storage: As for `shared_address`.
+
+    Yields:
+        The Optuna storage, closed at the end; None where there is none yet.
+
+    Raises:
+        StudyError: It cannot be opened, or its file is damaged. The message shows no password.
+        SettingsError: The address cannot be used.
+    """
+    address = shared_address(folder, storage)
+    if address is not None and address.is_postgresql:
+        with _opened(address.url, f"the storage {address}", address) as opened:
+            yield opened
+        return
+    database = folder / DATABASE_FILE if address is None else address.file
+    if not database.exists():
+        yield None
+        return
+    with read_only(database, in_use=is_running(folder)) as uri:
+        if address is None:
+            check_database(database, identity.fingerprint, uri)
+        with _opened(_sqlite_url(uri), str(database), address) as opened:
+            yield opened
+
+
+@contextmanager
+def open_for_changes(folder: Path, storage: str | None) -> Iterator[optuna.storages.RDBStorage]:
+    """Open what holds a study's trials, for reading and writing.
+
+    Args:
+        folder: The study's folder, whose first trial has begun.
+        storage: As for `shared_address`.
+
+    Yields:
+        The Optuna storage, closed at the end.
+
+    Raises:
+        StudyError: It cannot be opened or written. The message shows no password.
+        SettingsError: The address cannot be used.
+    """
+    from optuna.storages import RDBStorage
+    from sqlalchemy import URL
+
+    address = shared_address(folder, storage)
+    file = folder / DATABASE_FILE
+    if address is None:
+        url = URL.create("sqlite", database=str(file)).render_as_string()  # quotes the path
+    else:
+        url = address.url
+    on_server = address is not None and address.is_postgresql
+    options = {"pool_pre_ping": True} if on_server else {"connect_args": {"timeout": _PATIENCE}}
+    with storage_errors(str(file) if address is None else f"the storage {address}", address):
+        template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in versions
+        opened = RDBStorage(template, engine_kwargs=options, skip_table_creation=True)
+        try:
+            yield opened
+        finally:
+            opened.remove_session()
+            opened.engine.dispose()
+
+
+@contextmanager
+def _opened(
+    url: str, name: str, address: StorageAddress | None
+) -> Iterator[optuna.storages.RDBStorage]:
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    storage = None
+    failures = (SQLAlchemyError, StorageInternalError)
+    try:
+        try:
+            template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in versions
+            storage = RDBStorage(template, skip_table_creation=True)
+        except RuntimeError as error:  # another version's tables
+            raise StudyError(f"{name} cannot be read ({error})") from error
+        yield storage
+    except failures as error:
+        reason = str(error) if address is None else address.masked(str(error))
+        first = reason.partition("\n")[0]
+        raise StudyError(f"{name} cannot be read ({first})") from error
+    finally:
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _sqlite_url(uri: str) -> str:
+    """SQLAlchemy's address of a SQLite URI; it unquotes what it is given once more."""
+    from sqlalchemy import URL
+
+    file, _, query = uri.partition("?")
+    options = {**dict(parse_qsl(query)), "uri": "true"}
+    return URL.create("sqlite", database=file, query=options).render_as_string()
