@@ -9,7 +9,8 @@ probability of the dense model's answer and the agreement of the last hidden sta
 writes ``benchmarks/data/ground-truth-embedded.parquet`` in about 45 minutes. Finished chunks of
 samples are kept under ``runs/ground_truth``: the same command continues after an interruption.
 ``--model`` also takes the folder of another checkpoint that ``search.embedded.train`` wrote, and
-``--benchmark`` that of other questions that ``search.embedded.benchmark`` drew.
+``--benchmark`` that of other questions that ``search.embedded.benchmark`` drew. ``--parts sampled``
+runs some of the embedded model's schedules instead, scaled to the other model, for `transfer.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 from ground_truth_batches import Results, run_batch
-from lattice import LatticePoint, lattice, off_budget_lattice
+from lattice import (
+    LatticePoint,
+    dense_point,
+    lattice,
+    lattice_sample,
+    off_budget_lattice,
+    scaled,
+)
 from rich.console import Console
 from tabular_data import About, GroundTruth, SplitSamples
 
@@ -78,6 +86,9 @@ def main(
         Path, typer.Option(help="Folder of the questions. Default: the shipped ones.")
     ] = DEFAULT_QUESTIONS,
     samples: Annotated[int, typer.Option(min=5, help="Samples of each split.")] = 500,
+    parts: Annotated[
+        str, typer.Option(help="What to run, by commas: budgets, off-budget, sampled.")
+    ] = "budgets,off-budget",
     workers: Annotated[int, typer.Option(min=1, help="Chunks at a time, each on one core.")] = 1,
     work: Annotated[Path, typer.Option(help="Finished chunks are kept here.")] = Path(
         "runs/ground_truth"
@@ -93,9 +104,10 @@ def main(
     try:
         source = Source(model, benchmark)
         evaluator = make_evaluator(source)
-        chunks = make_chunks(evaluator, samples, work / Path(model).name)
+        names = part_names(parts)
+        chunks = make_chunks(evaluator, samples, work / Path(model).name, names)
         run_chunks(source, [chunk for chunk in chunks if not chunk.path.exists()], workers, console)
-        truth = assemble(evaluator, chunks)
+        truth = assemble(evaluator, chunks, names)
         path.parent.mkdir(parents=True, exist_ok=True)
         truth.write(path)
     except PrunetuneError as error:
@@ -116,32 +128,61 @@ def make_evaluator(source: Source) -> EmbeddedEvaluator:
 
 def budget_points(shape: Shape) -> list[Point]:
     """The lattices of all budgets, after the dense model."""
-    dense = LatticePoint((shape.visual_tokens,) * shape.decoder_layers, 0.0, 0.0)
     return [
-        Point(0, dense),
+        Point(0, dense_point(shape)),
         *(Point(tokens, point) for tokens in MEAN_TOKENS for point in lattice(shape, tokens)),
     ]
 
 
 def off_budget_points(shape: Shape) -> list[Point]:
     """Schedules of no budget, after the dense model."""
-    dense = LatticePoint((shape.visual_tokens,) * shape.decoder_layers, 0.0, 0.0)
-    return [Point(0, dense), *(Point(0, point) for point in off_budget_lattice(shape))]
+    return [Point(0, dense_point(shape)), *(Point(0, point) for point in off_budget_lattice(shape))]
+
+
+def sampled_points(shape: Shape) -> list[Point]:
+    """Some schedules of the embedded model's lattice, scaled to another depth, after dense."""
+    points = [Point(0, dense_point(shape))]
+    for tokens in MEAN_TOKENS:
+        for point in lattice_sample(EmbeddedEvaluator().shape, tokens):
+            points.append(Point(tokens, scaled(point, EmbeddedEvaluator().shape, shape)))
+    return points
 
 
 PARTS: Mapping[str, Callable[[Shape], list[Point]]] = {
     "budgets": budget_points,
     "off-budget": off_budget_points,
+    "sampled": sampled_points,
 }
 """Points by the part of the table that they make up; each begins with dense."""
 
 
-def make_chunks(evaluator: EmbeddedEvaluator, samples: int, work: Path) -> list[Chunk]:
+def part_names(text: str) -> tuple[str, ...]:
+    """Read which parts to run.
+
+    Args:
+        text: Names by commas.
+
+    Returns:
+        The names.
+
+    Raises:
+        DataError: There is no such part.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in PARTS:
+            raise DataError(f"there is no part {name!r}; expected some of {', '.join(PARTS)}")
+    return names
+
+
+def make_chunks(
+    evaluator: EmbeddedEvaluator, samples: int, work: Path, parts: Sequence[str]
+) -> list[Chunk]:
     """Divide the work; samples of similar length share a chunk, so that little is padding."""
     chunks = []
     for split in GROUND_TRUTH_SPLITS:
         indices = used_samples(evaluator, split, samples)
-        for part in PARTS:
+        for part in parts:
             for start in range(0, len(indices), CHUNK):
                 path = work / f"{part}-{split}-{start}.npz"
                 chunks.append(Chunk(part, split, tuple(indices[start : start + CHUNK]), path))
@@ -221,12 +262,14 @@ def read_chunk(evaluator: EmbeddedEvaluator, chunk: Chunk) -> Results:
         raise DataError(f"{chunk.path} is no chunk of results ({error}); remove it") from error
 
 
-def assemble(evaluator: EmbeddedEvaluator, chunks: Sequence[Chunk]) -> GroundTruth:
+def assemble(
+    evaluator: EmbeddedEvaluator, chunks: Sequence[Chunk], parts: Sequence[str]
+) -> GroundTruth:
     """Put chunks together; dense, which every part has, is taken from the first."""
     rows: list[Point] = []
     hashes: list[str] = []
     tables: dict[tuple[str, str], list[np.ndarray]] = {}
-    for number, part in enumerate(PARTS):
+    for number, part in enumerate(parts):
         new = slice(0 if number == 0 else 1, None)
         points, part_hashes = _part(part, evaluator.shape)
         rows += points[new]
@@ -240,7 +283,7 @@ def assemble(evaluator: EmbeddedEvaluator, chunks: Sequence[Chunk]) -> GroundTru
             for name in Results._fields:
                 table = np.concatenate([getattr(results, name)[new] for results in read], axis=1)
                 tables.setdefault((split, name), []).append(table)
-    whole = {key: np.concatenate(parts) for key, parts in tables.items()}
+    whole = {key: np.concatenate(table) for key, table in tables.items()}
     names = {key.identifier: index for index, key in enumerate(evaluator.samples("search"))}
     told = about(evaluator, chunks)
     searched = [names[name] for name in told.splits["search"].identifiers]
@@ -258,7 +301,7 @@ def assemble(evaluator: EmbeddedEvaluator, chunks: Sequence[Chunk]) -> GroundTru
 
 def about(evaluator: EmbeddedEvaluator, chunks: Sequence[Chunk]) -> About:
     """Say what the results are of."""
-    first = next(iter(PARTS))
+    first = chunks[0].part
     splits = {}
     for split in GROUND_TRUTH_SPLITS:
         keys = evaluator.samples(split)

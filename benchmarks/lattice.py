@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement, pairwise, product
 
+import numpy as np
+
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 from search.measuring import as_measured
@@ -27,6 +29,9 @@ DECODER_STAGES = 3
 
 OFF_BUDGET_SHARES = (1, 0.5, 0.25, 0.12, 0.06, 0.03)
 """Shares of the dense model's tokens that segments of the decoder keep where no budget holds."""
+
+SAMPLE = 80
+"""Schedules per budget that are carried over to other models."""
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75)
 CONTEXTUAL = (0.125, 0.4)
@@ -133,6 +138,42 @@ def off_budget_lattice(shape: Shape) -> Iterator[LatticePoint]:
                 count for count, length in zip(chosen, lengths, strict=True) for _ in range(length)
             ]
             yield LatticePoint(tuple(tokens), PUBLISHED_WEIGHT, PUBLISHED_CONTEXTUAL)
+
+
+def dense_point(shape: Shape) -> LatticePoint:
+    """Return the dense model as a point."""
+    return LatticePoint((shape.visual_tokens,) * shape.decoder_layers, 0.0, 0.0)
+
+
+def lattice_sample(shape: Shape, mean_tokens: int) -> list[LatticePoint]:
+    """Draw `SAMPLE` points of the lattice at a budget, the same ones every time.
+
+    Args:
+        shape: Shape of the measured model.
+        mean_tokens: The budget: visual tokens as a mean over decoder layers.
+
+    Returns:
+        The points in the lattice's order; all of them where it has no more.
+    """
+    points = list(lattice(shape, mean_tokens))
+    drawn = np.random.default_rng(mean_tokens).permutation(len(points))[:SAMPLE]
+    return [points[index] for index in sorted(drawn)]
+
+
+def scaled(point: LatticePoint, shape: Shape, other: Shape) -> LatticePoint:
+    """Carry a point over to a model of another depth, as `Schedule.scaled_to` does.
+
+    Args:
+        point: A point for `shape`.
+        shape: Shape of the one model.
+        other: Shape of the other, of as many visual tokens.
+
+    Returns:
+        The point for `other`.
+    """
+    schedule = as_measured(point.schedule(shape), other)
+    tokens = schedule.visual_tokens_per_layer(other.decoder_layers, other.visual_tokens)
+    return LatticePoint(tokens, point.weight, point.contextual)
 
 
 def _filled(

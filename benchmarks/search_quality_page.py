@@ -23,12 +23,27 @@ def write_page(summary: Summary, path: Path) -> None:
     Raises:
         DataError: The page is missing or has no such marks.
     """
+    replace_between(path, BEGIN, END, tables(summary))
+
+
+def replace_between(path: Path, begin: str, end: str, content: str) -> None:
+    """Replace what a page has between two marks.
+
+    Args:
+        path: The page.
+        begin: The line before the content.
+        end: The line after it.
+        content: The new content, with a line break at its end.
+
+    Raises:
+        DataError: The page is missing or has no such marks.
+    """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if BEGIN not in text or END not in text:
-        raise DataError(f"{path} has no place for tables; add the lines {BEGIN} and {END}")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    write_text(path, f"{before}{BEGIN}\n\n{tables(summary)}\n{END}{after}")
+    if begin not in text or end not in text:
+        raise DataError(f"{path} has no place for tables; add the lines {begin} and {end}")
+    before, rest = text.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    write_text(path, f"{before}{begin}\n\n{content}\n{end}{after}")
 
 
 def tables(summary: Summary) -> str:

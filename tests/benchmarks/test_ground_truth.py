@@ -53,14 +53,17 @@ def test_chunks_are_made_once_and_put_together(evaluator, monkeypatch, tmp_path)
     monkeypatch.setattr(
         ground_truth, "PARTS", {"one": lambda shape: few[:3], "two": lambda shape: [few[0], few[3]]}
     )
+    parts = ("one", "two")
     monkeypatch.setattr(ground_truth, "CHUNK", 5)
-    chunks = ground_truth.make_chunks(evaluator, 10, tmp_path)
+    chunks = ground_truth.make_chunks(evaluator, 10, tmp_path, parts)
     assert len(chunks) == 2 * 2 * 2  # parts, splits, chunks of each
     for chunk in chunks:
         ground_truth.run_chunk(SHIPPED, chunk)
     made = {chunk.path: chunk.path.stat().st_mtime_ns for chunk in chunks}
-    assert all(chunk.path.exists() for chunk in ground_truth.make_chunks(evaluator, 10, tmp_path))
-    truth = ground_truth.assemble(evaluator, chunks)
+    assert all(
+        chunk.path.exists() for chunk in ground_truth.make_chunks(evaluator, 10, tmp_path, parts)
+    )
+    truth = ground_truth.assemble(evaluator, chunks, parts)
     assert made == {chunk.path: chunk.path.stat().st_mtime_ns for chunk in chunks}
     assert truth.points == tuple(point for _, point in few)
     for split in ("search", "report"):
@@ -72,5 +75,5 @@ def test_chunks_are_made_once_and_put_together(evaluator, monkeypatch, tmp_path)
 
     others = [chunk._replace(indices=chunk.indices[::-1]) for chunk in chunks]
     with pytest.raises(ground_truth.DataError, match="remove it"):
-        ground_truth.assemble(evaluator, others)
+        ground_truth.assemble(evaluator, others, parts)
     ground_truth.run_chunks(SHIPPED, [], 1, Console(quiet=True))  # nothing is left to run
