@@ -66,6 +66,8 @@ class TrialRecord:
             is near to.
         measured_hash: Hash of the schedule as the model measures it; None until decoded.
         finished: When it was told; None while unfinished.
+        blocks: Relative accuracy on each block of samples that its schedule is known on, in the
+            order in which all trials score them.
     """
 
     number: int
@@ -84,6 +86,7 @@ class TrialRecord:
     origin: str
     measured_hash: str | None = None
     finished: datetime | None = None
+    blocks: tuple[float, ...] = ()
 
 
 _RECORD = TypeAdapter(TrialRecord)
@@ -176,6 +179,7 @@ def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
     finished = trial.state.is_finished()
     objective = trial.values[0] if trial.values else None
     accuracies = noted.get(ACCURACIES_ATTRIBUTE)
+    reported = trial.intermediate_values
     values = dict(  # noqa: C408
         number=trial.number,
         budget=budget,
@@ -193,5 +197,6 @@ def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
         origin=noted.get(ORIGIN_ATTRIBUTE, SAMPLED),
         measured_hash=noted.get(MEASURED_ATTRIBUTE),
         finished=trial.datetime_complete,
+        blocks=tuple(accuracies or (reported[block] for block in sorted(reported))),
     )
     return _RECORD.validate_python(values)  # a database may hold anything in a number's place

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +48,8 @@ def trials_text(records: Sequence[TrialRecord], form: Literal["csv", "json"]) ->
         The text, with a line break at its end.
     """
     if form == "json":
-        return json.dumps([asdict(record) for record in records], indent=1) + "\n"
+        rows = [asdict(record) for record in records]
+        return json.dumps(rows, indent=1, default=datetime.isoformat) + "\n"
     text = io.StringIO()
     write_rows(records, text)
     return text.getvalue()

@@ -20,8 +20,8 @@ class AnytimeCurve:
     Attributes:
         budget: The budget.
         samples: Samples scored at this budget, after each scored trial.
-        percent: What the incumbent at that time is worth, in percent of dense: its relative
-            accuracy on all samples of the search split that it was scored on by the end.
+        percent: What the incumbent at that time is worth, in percent of dense, as estimated from
+            all trials on the search split.
         reported: What was reported of the searched schedule on samples that the search never saw,
             with both ends of its 95 % interval, in percent; None where nothing was reported yet.
     """
@@ -52,7 +52,7 @@ def anytime_curves(study: StoredStudy) -> list[AnytimeCurve]:
             AnytimeCurve(
                 budget=stored.budget,
                 samples=tuple(step.samples for step in steps),
-                percent=tuple(100 * (incumbent.accuracy or 0.0) for incumbent in incumbents),
+                percent=tuple(100 * incumbent.accuracy for incumbent in incumbents),
                 reported=found(results, stored.budget),
             )
         )

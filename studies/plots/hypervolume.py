@@ -88,10 +88,7 @@ def hypervolume_curve(study: StoredStudy) -> HypervolumeCurve | None:
         samples=tuple(step.samples for step in steps),
         percent=tuple(
             _share(
-                [
-                    (trial.tflops or 0.0, trial.accuracy or 0.0)
-                    for trial in step.incumbents.values()
-                ],
+                [(incumbent.tflops, incumbent.accuracy) for incumbent in step.incumbents.values()],
                 dense_tflops,
             )
             for step in steps

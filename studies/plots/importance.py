@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from studies.figure_style import Width, color_of, inches
 from studies.records import TrialRecord
 from studies.results import SEARCHED
+from studies.schedule_levels import schedule_levels, variance_ratio
 
 LEAST_SCHEDULES = 20
 """Schedules needed to say anything."""
@@ -49,10 +50,11 @@ class Importance:
 def choice_importance(trials: Sequence[TrialRecord], seed: int = 0) -> Importance | None:
     """Estimate the importance of each choice by permutation [Breiman2001].
 
-    A random forest predicts relative accuracy, less its budget's mean, from all choices and the
-    cost. It is fitted to bootstrap resamples of the schedules; a choice is then shuffled among the
-    schedules that a resample left out. So the spread over resamples has what trials there are by
-    chance, which the spread over shuffles alone would not. Trials count by their samples.
+    A random forest predicts relative accuracy, less its budget's mean and less what its blocks of
+    samples are easier than others, from all choices and the cost. It is fitted to bootstrap
+    resamples of the schedules; a choice is then shuffled among the schedules that a resample left
+    out. So the spread over resamples has what trials there are by chance, which the spread over
+    shuffles alone would not. Trials count by their samples.
 
     It is the importance in what was searched: a search tries more of what is good, and a choice
     that it hardly varied looks unimportant.
@@ -70,7 +72,7 @@ def choice_importance(trials: Sequence[TrialRecord], seed: int = 0) -> Importanc
     if len(known) < LEAST_SCHEDULES:
         return None
     table = _choices(known)
-    percent = np.array([100 * (trial.accuracy or 0.0) for trial in known])
+    percent = _observed(known)
     weights = np.array([float(trial.samples) for trial in known])
     centred = _within_budgets(percent, weights, [trial.budget for trial in known])
     values = table.to_numpy(dtype=float)
@@ -161,12 +163,23 @@ def _best_known(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Of trials of the same schedule, the one on the most samples."""
     best: dict[tuple[str, str | None], TrialRecord] = {}
     for trial in trials:
-        if trial.accuracy is None or not trial.samples or not trial.parameters:
+        if not (trial.blocks and trial.samples and trial.parameters):
             continue
         key = (trial.budget, trial.measured_hash or trial.content_hash)
         if key not in best or trial.samples > best[key].samples:
             best[key] = trial
     return list(best.values())
+
+
+def _observed(trials: Sequence[TrialRecord]) -> NDArray[np.float64]:
+    """Relative accuracy of each, in percent, as if all had been scored on the same blocks."""
+    percent = np.zeros(len(trials))
+    for budget in {trial.budget for trial in trials}:
+        places = {str(n): n for n, trial in enumerate(trials) if trial.budget == budget}
+        blocks = {key: trials[place].blocks for key, place in places.items()}
+        for key, level in schedule_levels(blocks, variance_ratio(blocks)).items():
+            percent[places[key]] = 100 * level.observed
+    return percent
 
 
 def _choices(trials: Sequence[TrialRecord]) -> pd.DataFrame:

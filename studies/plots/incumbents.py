@@ -8,6 +8,22 @@ from dataclasses import dataclass
 from studies.reading import StoredStudy
 from studies.records import TrialRecord
 from studies.results import SEARCHED, BudgetResult
+from studies.schedule_levels import schedule_levels, variance_ratio
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The schedule that looks best at some time.
+
+    Attributes:
+        schedule: Hash of the schedule as the model measures it.
+        tflops: Its cost, in 10^12 FLOPs.
+        accuracy: What is known of its relative accuracy when the search has ended.
+    """
+
+    schedule: str
+    tflops: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -16,20 +32,19 @@ class Step:
 
     Attributes:
         samples: Samples scored by this trial and those before it, of all these budgets.
-        incumbents: By budget, the trial that knows most of the budget's incumbent at the end of the
-            search.
+        incumbents: The incumbent of each budget that has one.
     """
 
     samples: int
-    incumbents: dict[str, TrialRecord]
+    incumbents: dict[str, Incumbent]
 
 
 def incumbent_steps(trials: Iterable[TrialRecord]) -> list[Step]:
     """Go through trials in the order in which they finished.
 
-    The incumbent is the best of the schedules known on the most samples at that time. It is valued
-    by all samples that the search scored it on, later ones included: on the first few samples the
-    best of many schedules looks better than it is.
+    The incumbent is the schedule with the highest level, as `studies.schedule_levels` estimates it
+    from the trials so far. It is valued by its level at the end, which all trials of the budget
+    tell of: the best of many schedules looks better on its first few samples than it is.
 
     Args:
         trials: Trials of any number of budgets.
@@ -38,24 +53,57 @@ def incumbent_steps(trials: Iterable[TrialRecord]) -> list[Step]:
         A step for each trial that was scored.
     """
     scored = sorted(
-        (trial for trial in trials if trial.accuracy is not None and trial.samples),
+        (trial for trial in trials if trial.blocks and trial.samples and trial.tflops),
         key=lambda trial: (trial.finished is not None, trial.finished, trial.number),
     )
-    final = {_schedule(trial): trial for trial in sorted(scored, key=lambda each: each.samples)}
-    known: dict[tuple[str, str | None], int] = {}
-    best: dict[str, TrialRecord] = {}
+    searches: dict[str, _Search] = {}
+    for trial in scored:
+        searches.setdefault(trial.budget, _Search()).add(trial)
+    for search in searches.values():
+        search.begin_again()
     steps: list[Step] = []
+    best: dict[str, Incumbent] = {}
     samples = 0
     for trial in scored:
-        # What was known of a schedule before a trial cost it nothing.
-        samples += max(0, trial.samples - known.get(_schedule(trial), 0))
-        known[_schedule(trial)] = max(trial.samples, known.get(_schedule(trial), 0))
-        other = best.get(trial.budget)
-        if other is None or _rank(trial) > _rank(other):
-            best[trial.budget] = trial
-        incumbents = {budget: final[_schedule(each)] for budget, each in best.items()}
-        steps.append(Step(samples, incumbents))
+        search = searches[trial.budget]
+        samples += search.add(trial)
+        best[trial.budget] = search.incumbent()
+        steps.append(Step(samples, dict(best)))
     return steps
+
+
+class _Search:
+    """What is known of the schedules of one budget, trial by trial."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, tuple[float, ...]] = {}
+        self._samples: dict[str, int] = {}
+        self._tflops: dict[str, float] = {}
+        self._final: dict[str, float] = {}
+        self._ratio = 0.0
+
+    def add(self, trial: TrialRecord) -> int:
+        """Take in a trial, and tell how many samples it scored that were not known before."""
+        schedule = trial.measured_hash or trial.content_hash or ""
+        if len(trial.blocks) > len(self._blocks.get(schedule, ())):
+            self._blocks[schedule] = trial.blocks
+        self._tflops.setdefault(schedule, trial.tflops or 0.0)
+        known = self._samples.get(schedule, 0)
+        self._samples[schedule] = max(known, trial.samples)
+        return self._samples[schedule] - known
+
+    def begin_again(self) -> None:
+        """Keep what is known at the end, and forget the trials."""
+        self._ratio = variance_ratio(self._blocks)
+        levels = schedule_levels(self._blocks, self._ratio)
+        self._final = {schedule: level.estimate for schedule, level in levels.items()}
+        self._blocks, self._samples = {}, {}
+
+    def incumbent(self) -> Incumbent:
+        """The schedule that looks best now."""
+        levels = schedule_levels(self._blocks, self._ratio)
+        best = max(levels, key=lambda schedule: levels[schedule].estimate)
+        return Incumbent(best, self._tflops[best], self._final[best])
 
 
 def reported(study: StoredStudy) -> list[BudgetResult]:
@@ -86,11 +134,3 @@ def found(results: Sequence[BudgetResult], budget: str) -> tuple[float, float, f
             low, high = evidence.interval_95
             return 100 * evidence.relative_accuracy, 100 * low, 100 * high
     return None
-
-
-def _schedule(trial: TrialRecord) -> tuple[str, str | None]:
-    return trial.budget, trial.measured_hash or trial.content_hash
-
-
-def _rank(trial: TrialRecord) -> tuple[int, float]:
-    return trial.samples, trial.accuracy or 0.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studies.figure_data import pareto_figure
-from studies.figure_style import style, wrapped
+from studies.figure_style import Width, style, wrapped
 from studies.plots.files import Format, save_figure
 from studies.plots.pareto import comparison_and_search, pareto
 from studies.plots.staircase import staircase
@@ -35,6 +35,7 @@ def write_job_figures(
     Raises:
         StudyError: There is no result, or a file cannot be written.
     """
+    width: Width = "column" if len(results) == 1 else "page"
     with style():
         if len(results) > 1:
             front = pareto(results, "column")
@@ -43,4 +44,4 @@ def write_job_figures(
         title = pareto_figure(results).title  # in a paper the caption says it
         front.suptitle(wrapped(title, front.get_figwidth()), fontsize="medium")
         written = save_figure(front, folder / "pareto", _FORMATS)
-        return written + save_figure(staircase(results, "page"), folder / "schedules", _FORMATS)
+        return written + save_figure(staircase(results, width), folder / "schedules", _FORMATS)

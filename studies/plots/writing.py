@@ -141,10 +141,10 @@ def _search_figures(study: StoredStudy) -> Iterator[PlannedFigure]:
     if curves := anytime_curves(study):
         yield PlannedFigure(
             "anytime",
-            "What the search would have answered after so many samples. The incumbent, which is "
-            "the best of the schedules known on the most samples, is valued by all samples of the "
-            "search split that it was ever scored on; open markers are what was reported of the "
-            "final schedules on samples that the search never saw.",
+            "What the search would have answered after so many samples. Incumbents are chosen by "
+            "what a linear mixed model estimates from the trials so far, and valued by what it "
+            "estimates from all; open markers are what was reported of the final schedules on "
+            "samples that the search never saw.",
             anytime_points(curves),
             partial(anytime, curves),
         )

@@ -15,7 +15,9 @@ from studies.records import TrialRecord
 START = datetime(2026, 1, 1)
 
 
-def _record(budget, number, *, schedule=0, samples=25, accuracy=0.5, seconds=0.0, **parameters):
+def _record(
+    budget, number, *, schedule=0, samples=25, accuracy=0.5, seconds=0.0, blocks=(), **parameters
+):
     return TrialRecord(
         number=number,
         budget=budget,
@@ -33,10 +35,11 @@ def _record(budget, number, *, schedule=0, samples=25, accuracy=0.5, seconds=0.0
         origin="sampler",
         measured_hash=f"measured {schedule}",
         finished=START + timedelta(seconds=seconds),
+        blocks=tuple(blocks) or (accuracy,),
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_record():
     return _record
 
@@ -45,7 +48,8 @@ def _trials(budget, offset, seed):
     """Trials of 30 schedules, accuracy by their first ratio, known on more and more samples."""
     rng = np.random.default_rng(seed)
     ratios = rng.random(30)
-    noise = rng.standard_normal((30, 6))  # the same samples give a schedule the same accuracy
+    # The same samples give a schedule the same accuracy.
+    table = 0.5 + 0.3 * ratios[:, None] + 0.05 * rng.standard_normal((30, 6))
     trials = []
     for number in range(60):
         schedule = number if number < 30 else int(rng.integers(30))
@@ -56,7 +60,8 @@ def _trials(budget, offset, seed):
                 number,
                 schedule=schedule,
                 samples=25 * blocks,
-                accuracy=float(0.5 + 0.3 * ratios[schedule] + 0.02 * noise[schedule, blocks]),
+                accuracy=float(table[schedule, :blocks].mean()),
+                blocks=table[schedule, :blocks].tolist(),
                 seconds=offset + 2.0 * number,
                 ratio_1=ratios[schedule],
                 boundary_1=float(schedule % 5) / 5,
