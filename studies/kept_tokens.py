@@ -25,6 +25,7 @@ from pruners.errors import StudyError
 from studies.files import write_text
 
 GALLERY_FILE = "gallery.json"
+"""The gallery of a study, in its folder."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_BYTES = 64 * 2**20  # of a file; a gallery of six photographs takes a few megabytes

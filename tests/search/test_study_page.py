@@ -11,10 +11,10 @@ from search.analytic import AnalyticEvaluator
 from search.command_line import run
 from search.embedded import CHECKPOINT
 from search.embedded_evaluator import EmbeddedEvaluator
-from search.study_page import GALLERY_FILE, PAGE_FILE, shown_schedules, write_study_page
+from search.study_page import PAGE_FILE, shown_schedules, write_study_page
 from space.budgets import parse_budget
 from space.coding import SearchSpace
-from studies.kept_tokens import read_gallery
+from studies.kept_tokens import GALLERY_FILE, read_gallery
 from studies.reading import read_study
 
 
