@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pruners.errors import StudyError
 from studies.bibliography import REFERENCES, bibtex
@@ -17,9 +18,13 @@ from studies.files import make_folder, write_text
 from studies.latex import escaped
 from studies.results import DENSE, FAR, BudgetResult, ScheduleResult
 
-LATEX_FILE = "table.tex"
-MARKDOWN_FILE = "table.md"
-BIBTEX_FILE = "references.bib"
+TableFormat = Literal["latex", "markdown", "bibtex"]
+
+_FILES: dict[TableFormat, str] = {
+    "latex": "table.tex",
+    "markdown": "table.md",
+    "bibtex": "references.bib",
+}
 
 _NOT_DIFFERENT = "†"
 _FLATTERED = "*"
@@ -155,6 +160,25 @@ def markdown_table(table: PaperTable) -> str:
     return "\n".join([*lines, "", table.caption.replace("*", r"\*")]) + "\n"
 
 
+def table_text(results: Sequence[BudgetResult], form: TableFormat) -> str:
+    """Write results in one of the formats.
+
+    Args:
+        results: One result per budget, of one study.
+        form: ``"latex"`` or ``"markdown"``, or ``"bibtex"`` for the methods in the table.
+
+    Returns:
+        The text.
+
+    Raises:
+        StudyError: There is no result.
+    """
+    table = paper_table(results)
+    if form == "latex":
+        return latex_table(table)
+    return markdown_table(table) if form == "markdown" else bibtex(table.schedules)
+
+
 def write_tables(results: Sequence[BudgetResult], folder: Path) -> list[Path]:
     """Write ``table.tex``, ``table.md`` and ``references.bib``.
 
@@ -168,16 +192,11 @@ def write_tables(results: Sequence[BudgetResult], folder: Path) -> list[Path]:
     Raises:
         StudyError: There is no result, or a file cannot be written.
     """
-    table = paper_table(results)
-    contents = {
-        LATEX_FILE: latex_table(table),
-        MARKDOWN_FILE: markdown_table(table),
-        BIBTEX_FILE: bibtex(table.schedules),
-    }
+    contents = {folder / name: table_text(results, form) for form, name in _FILES.items()}
     make_folder(folder)
-    for name, content in contents.items():
-        write_text(folder / name, content)
-    return [folder / name for name in contents]
+    for path, content in contents.items():
+        write_text(path, content)
+    return list(contents)
 
 
 def _group(result: BudgetResult, tasks: tuple[str, ...]) -> tuple[Row, ...]:

@@ -140,7 +140,11 @@ def export(
     study: StudyArgument,
     form: Annotated[
         ExportFormat,
-        typer.Option("--format", help="All trials as csv, json or parquet; or the schedule."),
+        typer.Option(
+            "--format",
+            help="Trials as csv, json or parquet; the schedule; "
+            "results as latex or markdown, and as bibtex the methods in them.",
+        ),
     ] = "csv",
     to: Annotated[
         Path | None, typer.Option(help="File to write or replace; by default standard output.")
@@ -149,7 +153,7 @@ def export(
     out: OutOption = RUNS,
     storage: StorageOption = None,
 ) -> None:
-    """Export a study's trials or its schedule."""
+    """Export a study's trials, its schedule, or its results as papers print them."""
     stored = read_study(study_folder(study, out), given_storage(storage))
     export_study(stored, form, budget, to)
 

@@ -10,29 +10,36 @@ import typer
 
 from pruners.errors import StudyError
 from pruners.files import save_schedule
+from studies.files import write_text
+from studies.paper_tables import TableFormat, table_text
 from studies.reading import StoredBudget, StoredStudy
 
-ExportFormat = Literal["csv", "json", "parquet", "schedule"]
+ExportFormat = Literal["csv", "json", "parquet", "schedule", "latex", "markdown", "bibtex"]
 
 
 def export_study(
     study: StoredStudy, form: ExportFormat, budget: str | None, to: Path | None
 ) -> None:
-    """Write a study's trials or its schedule.
+    """Write a study's trials, its schedule, or its results as papers print them.
 
     Args:
         study: The study.
-        form: Format of the trials, or ``"schedule"``.
-        budget: One of its budgets; None for the trials of all, or the schedule of the only one.
+        form: Format of the trials, ``"schedule"``, or format of the table of results; ``"bibtex"``
+            are the methods in the table.
+        budget: One of its budgets; None for all, or for the schedule of the only one.
         to: The file to write or replace; None for standard output.
 
     Raises:
-        StudyError: There is no such budget, or no schedule yet, or the file cannot be written.
+        StudyError: There is no such budget, no schedule or no result yet, or the file cannot be
+            written.
     """
     if form == "schedule":
         _export_schedule(_one_budget(study, budget), study, to)
+        return
+    chosen = study.budgets if budget is None else (_one_budget(study, budget),)
+    if form == "latex" or form == "markdown" or form == "bibtex":  # as mypy narrows it
+        _export_table(chosen, form, to)
     else:
-        chosen = study.budgets if budget is None else (_one_budget(study, budget),)
         _export_trials(chosen, form, to)
 
 
@@ -54,6 +61,14 @@ def _export_schedule(stored: StoredBudget, study: StoredStudy, to: Path | None) 
         typer.echo(stored.schedule_path.read_text(encoding="utf-8"), nl=False)
     else:
         save_schedule(stored.schedule, to)
+
+
+def _export_table(budgets: Sequence[StoredBudget], form: TableFormat, to: Path | None) -> None:
+    text = table_text([stored.result for stored in budgets if stored.result is not None], form)
+    if to is not None:
+        write_text(to, text)
+    else:
+        typer.echo(text, nl=False)
 
 
 def _export_trials(

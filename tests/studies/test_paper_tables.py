@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from pybtex.database import parse_string
@@ -10,8 +11,10 @@ from pybtex.database import parse_string
 from pruners.errors import StudyError
 from pruners.methods import METHODS
 from studies.bibliography import REFERENCES, bibtex
+from studies.commands.exporting import export_study
 from studies.latex import escaped
 from studies.paper_tables import latex_table, markdown_table, paper_table, write_tables
+from studies.reading import StoredBudget, StoredStudy
 
 LABELS = {"searched": "searched", "VisionDrop": "visiondrop", "DeSAP": "desap", "dense": "dense"}
 
@@ -196,3 +199,20 @@ def test_rows_of_methods_without_a_paper_cite_nothing(make_result):
     assert r"\cite" not in latex_table(table)
     assert bibtex(table.schedules) == ""
     assert "random tokens" in markdown_table(table)
+
+
+def test_the_export_command_writes_the_same_texts(results, identity, tmp_path, capsys):
+    budgets = tuple(StoredBudget(result.budget, (), result, None, None) for result in results)
+    study = StoredStudy("a-study", tmp_path, identity, budgets)
+    files = {path.name: path.read_text() for path in write_tables(results, tmp_path)}
+    names = {"latex": "table.tex", "markdown": "table.md", "bibtex": "references.bib"}
+    for form, name in names.items():
+        export_study(study, form, None, None)
+        assert capsys.readouterr().out == files[name]
+        export_study(study, form, "2 TFLOPs", tmp_path / "one")
+        text = (tmp_path / "one").read_text()
+        assert ("4 TFLOPs" in files[name]) == (form != "bibtex")
+        assert "4 TFLOPs" not in text
+    begun = replace(study, budgets=(replace(budgets[0], result=None),))
+    with pytest.raises(StudyError, match="none is reported yet"):
+        export_study(begun, "latex", None, None)
