@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+
+
 def main() -> None:
     """Run the command line and exit with its status."""
-    from search.command_line import run
+    try:
+        from search.command_line import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        # Ctrl-C while libraries are imported; the search itself ends in its own way.
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pruners.errors import SettingsError
 from pruners.schedule import Schedule
 from search.evaluators import Evaluator, Probe, ProbingEvaluator
+from search.workers.mishaps import counting_no_numbers_as_wrong, naming_lack_of_memory
 
 Measured = NDArray[np.float64] | Probe
 """Scores of an assignment's samples, or probes of them, in the order asked."""
@@ -42,8 +43,13 @@ class Assignment:
 
         Raises:
             SettingsError: A probe was asked for and the evaluator does not probe.
+            ModelError: Memory ran out.
             PrunetuneError: The evaluator cannot score the schedule.
         """
+        with naming_lack_of_memory(str(self)):
+            return counting_no_numbers_as_wrong(self._measured(evaluator), str(self))
+
+    def _measured(self, evaluator: Evaluator) -> Measured:
         if not self.probes:
             return evaluator.score(self.schedule, self.split, self.indices)
         if not isinstance(evaluator, ProbingEvaluator):
