@@ -6,7 +6,6 @@ import signal
 import sys
 from pathlib import Path
 
-
 _INTERRUPTED = 128 + signal.SIGINT
 
 
