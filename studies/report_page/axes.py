@@ -35,13 +35,13 @@ def logarithmic_ticks(low: float, high: float) -> list[float]:
         high: The upper one.
 
     Returns:
-        The numbers, rising.
+        The numbers, rising; the bounds where there are no two round numbers between them.
     """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for mantissas in _MANTISSAS:
         ticks = [mantissa * 10.0**decade for decade in decades for mantissa in mantissas]
         inside = [tick for tick in ticks if low <= tick <= high]
-        if len(inside) <= MOST_TICKS:
+        if 2 <= len(inside) <= MOST_TICKS:
             return inside
     return [low, high]
 
@@ -50,16 +50,17 @@ def linear_ticks(low: float, high: float) -> tuple[Tick, ...]:
     """List equally spaced round numbers around two bounds.
 
     Args:
-        low: The lower bound.
+        low: The lower bound, at least 0.
         high: The upper one.
 
     Returns:
         Ticks from the bottom up, placed in percent from the top.
     """
-    span = (high - low) or 1.0
+    span = max(high - low, 0.01 * high, 0.001)  # labels have six digits
     scale = 10.0 ** math.floor(math.log10(span / MOST_TICKS))
     step = next(size * scale for size in _STEPS if span / (size * scale) < MOST_TICKS)
-    first, last = math.floor(low / step), math.ceil(high / step)
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step), first + 1)
     return tuple(
         Tick(rounded(100 * (last - number) / (last - first)), f"{number * step:g}")
         for number in range(first, last + 1)

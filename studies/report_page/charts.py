@@ -178,7 +178,7 @@ def front_chart(results: Sequence[BudgetResult], *, by_tokens: bool) -> FrontCha
             else "Cost of a prefill, TFLOPs (convention total)"
         ),
         across=tuple(
-            Tick(across(value), f"{value:g}")
+            Tick(across(value), f"{value:.3g}")
             for value in logarithmic_ticks(math.exp(least), math.exp(most))
         ),
         up=tuple(Tick(down(float(tick.text) / 100), tick.text) for tick in up),
@@ -261,9 +261,10 @@ def _in_words(point: ParetoPoint) -> str:
 
 
 def _shift(name: str, names: Sequence[str]) -> float:
-    """Points of one budget cost the same: 7 pixels apart, the searched one in the middle."""
+    """Points of one budget cost the same: up to 7 pixels apart, the searched one in the middle."""
     others = [other for other in names if other not in (SEARCHED, DENSE)]
     if name not in others:
         return 0.0
     place = others.index(name)
-    return 7.0 * (place // 2 + 1) * (1 if place % 2 else -1)
+    step = min(7.0, 28.0 / math.ceil(len(others) / 2))
+    return rounded(step * (place // 2 + 1) * (1 if place % 2 else -1))

@@ -30,6 +30,7 @@ from studies.kept_tokens import Gallery, KeptSample, KeptStage, KeptTokens
 from studies.pareto import pareto_points
 from studies.reading import StoredBudget, StoredStudy
 from studies.report_page import write_report_page
+from studies.report_page.axes import linear_ticks, logarithmic_ticks
 from studies.report_page.charts import front_chart, stair_chart, style_of, tokens_in_words
 from studies.report_page.page import render
 from studies.report_page.patches import patch_path
@@ -264,6 +265,37 @@ def test_the_staircase_is_that_of_the_tokens(study: StoredStudy) -> None:
         level = max(corner for corner in corners if corner[0] <= middle)
         before = [y for x, y in corners if x == level[0]]
         assert before[-1] == pytest.approx(100 * (top - count) / top, abs=0.01)
+
+
+@given(st.floats(0, 1000), st.floats(0, 1000))
+def test_ticks_are_round_numbers_around_any_bounds(one: float, other: float) -> None:
+    low, high = min(one, other), max(one, other)
+    ticks = linear_ticks(low, high)
+    numbers = [float(tick.text) for tick in ticks]
+    assert 2 <= len(ticks) <= 10
+    assert numbers == sorted(set(numbers))
+    assert (ticks[0].at, ticks[-1].at) == (100, 0)
+    steps = np.diff(numbers)
+    assert steps == pytest.approx(steps[0], rel=1e-3)
+    assert numbers[0] - 1e-3 * steps[0] <= low
+    assert high <= numbers[-1] + 1e-3 * steps[0]
+
+
+@given(st.floats(0.01, 100), st.floats(1.05, 1000))
+def test_logarithmic_ticks_lie_between_their_bounds(low: float, factor: float) -> None:
+    ticks = logarithmic_ticks(low, low * factor)
+    assert 2 <= len(ticks) <= 8
+    assert ticks == sorted(set(ticks))
+    assert low <= ticks[0] < ticks[-1] <= low * factor
+
+
+def test_schedules_that_are_all_alike_have_a_chart() -> None:
+    result, _ = budget_result(64, "2 TFLOPs")
+    dense_evidence = result.schedule("dense").evidence
+    alike = [one.model_copy(update={"evidence": dense_evidence}) for one in result.schedules]
+    chart = front_chart([result.model_copy(update={"schedules": tuple(alike)})], by_tokens=False)
+    assert len({point.y for point in chart.points}) == 1
+    assert all(0 <= point.y <= 100 for point in chart.points)
 
 
 def test_a_staircase_in_words() -> None:
