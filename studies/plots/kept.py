@@ -34,13 +34,20 @@ class KeptRow:
     sample: KeptSample
     kept: KeptTokens
 
-    @property
-    def caption(self) -> str:
-        """The question and the answers to it."""
-        return (
-            f"{self.sample.question} Right: {self.sample.expected}; "
-            f"dense: {self.sample.dense_answer}; pruned: {self.kept.answer}"
+    def caption(self, width: float) -> str:
+        """Write the question and, on a line of its own, the answers to it.
+
+        Args:
+            width: Inches that they may take.
+
+        Returns:
+            The text in lines.
+        """
+        answers = (
+            f"right: {self.sample.expected}; dense: {self.sample.dense_answer}; "
+            f"pruned: {self.kept.answer}"
         )
+        return f"{wrapped(self.sample.question, width)}\n{wrapped(answers, width)}"
 
 
 def kept_rows(gallery: Gallery, budget: str, schedule: str) -> list[KeptRow]:
@@ -52,7 +59,7 @@ def kept_rows(gallery: Gallery, budget: str, schedule: str) -> list[KeptRow]:
         schedule: The schedule's name.
 
     Returns:
-        A row for each of the first samples that it was recorded on, three at most.
+        A row for each of three samples at most, of different tasks if there are so many.
     """
     rows = [
         KeptRow(sample, kept)
@@ -60,7 +67,9 @@ def kept_rows(gallery: Gallery, budget: str, schedule: str) -> list[KeptRow]:
         for kept in sample.kept
         if kept.budget == budget and kept.schedule == schedule and kept.stages
     ]
-    return rows[:MOST_SAMPLES]
+    tasks = [row.sample.task for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: tasks[:place].count(tasks[place]))
+    return [rows[place] for place in order[:MOST_SAMPLES]]
 
 
 def kept_points(rows: Sequence[KeptRow]) -> pd.DataFrame:
@@ -97,7 +106,7 @@ def draw_kept(rows: Sequence[KeptRow], width: Width) -> Figure:
     """
     columns = 1 + max(len(row.kept.stages) for row in rows)
     side = inches(width) / columns
-    captions = [wrapped(row.caption, inches(width)) for row in rows]
+    captions = [row.caption(inches(width)) for row in rows]
     heights = [
         (side - 0.08) * row.sample.rows / row.sample.columns + 0.2 + 0.14 * len(text.splitlines())
         for row, text in zip(rows, captions, strict=True)
@@ -105,11 +114,11 @@ def draw_kept(rows: Sequence[KeptRow], width: Width) -> Figure:
     figure = Figure(figsize=(inches(width), sum(heights) + 0.1), layout="constrained")
     parts = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=heights).ravel()
     for part, row, text in zip(parts, rows, captions, strict=True):
-        _draw_row(part, row, text, columns)
+        _draw_row(part, row, text, columns, ring=0.5 * 72 * side / row.sample.columns)
     return figure
 
 
-def _draw_row(part: SubFigure, row: KeptRow, caption: str, columns: int) -> None:
+def _draw_row(part: SubFigure, row: KeptRow, caption: str, columns: int, ring: float) -> None:
     part.suptitle(caption, fontsize=SMALL_POINTS, x=0.01, ha="left")
     axes = part.subplots(1, columns, squeeze=False).ravel()
     with Image.open(io.BytesIO(row.sample.image)) as opened:
@@ -119,7 +128,7 @@ def _draw_row(part: SubFigure, row: KeptRow, caption: str, columns: int) -> None
     _show(axes[0], row.sample, image, f"{row.sample.patches} tokens")
     for axis, stage in zip(axes[1:], row.kept.stages, strict=False):
         _show(axis, row.sample, image, f"layer {stage.layer}: {stage.alive}")
-        _show_stage(axis, row.sample, stage)
+        _show_stage(axis, row.sample, stage, ring)
 
 
 def _show(axis: Axes, sample: KeptSample, image: np.ndarray, title: str) -> None:
@@ -127,8 +136,8 @@ def _show(axis: Axes, sample: KeptSample, image: np.ndarray, title: str) -> None
     axis.set_title(title, fontsize=SMALL_POINTS, pad=2)
 
 
-def _show_stage(axis: Axes, sample: KeptSample, stage: KeptStage) -> None:
-    """Fade what is dropped, and mark contextual tokens."""
+def _show_stage(axis: Axes, sample: KeptSample, stage: KeptStage, ring: float) -> None:
+    """Fade what is dropped, and mark contextual tokens by rings so many points wide."""
     cover = np.ones((sample.patches, 4))
     cover[:, 3] = 0.0
     cover[list(sample.dropped(stage)), 3] = _FADED
@@ -139,13 +148,13 @@ def _show_stage(axis: Axes, sample: KeptSample, stage: KeptStage) -> None:
     )
     if stage.contextual:
         rows, columns = np.divmod(np.array(stage.contextual), sample.columns)
-        for size, color in ((1.8, "white"), (0.9, "black")):  # seen on any ground
+        for size, color in ((1.5, "white"), (0.7, "black")):  # seen on any ground
             axis.plot(
                 columns + 0.5,
                 rows + 0.5,
                 linestyle="none",
                 marker="o",
-                markersize=3.2,
+                markersize=min(ring, 4.0),
                 markerfacecolor="none",
                 markeredgecolor=color,
                 markeredgewidth=size,

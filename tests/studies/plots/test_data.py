@@ -237,3 +237,14 @@ def test_patches_are_dominant_contextual_or_dropped(gallery):
     assert list(zip(rings.row, rings.column, strict=True)) == [(1, 1), (2, 0)]  # 7 and 12 of 6 wide
     assert kept_rows(gallery, "4 TFLOPs", "searched") == []
     assert kept_rows(gallery, "2 TFLOPs", "desap") == []
+
+
+def test_samples_shown_are_of_different_tasks(gallery):
+    one = gallery.samples[0]
+    tasks = ["counting", "counting", "digits", "counting", "reading"]
+    samples = tuple(
+        one.model_copy(update={"identifier": str(place), "task": task})
+        for place, task in enumerate(tasks)
+    )
+    rows = kept_rows(gallery.model_copy(update={"samples": samples}), "2 TFLOPs", "searched")
+    assert [row.sample.identifier for row in rows] == ["0", "2", "4"]
