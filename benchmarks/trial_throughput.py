@@ -226,7 +226,7 @@ def make_loop(folder: Path) -> Callable[[Schedule], float]:
 @contextmanager
 def timed_parts(evaluator: TaskEvaluator, parts: dict[str, float]) -> Iterator[None]:
     """Add up what the evaluator's parts take."""
-    answering = evaluator._answering
+    answering = evaluator.answering
     places = [
         (answering, "_sample_key", "hashing of rows"),
         (answering, "_prepared", "prepared inputs from the cache"),

@@ -10,7 +10,8 @@ from pruners.schedule import Schedule
 from search.embedded_evaluator import EmbeddedEvaluator
 from search.evaluators import Evaluator, SampleKey
 from search.measured_form import as_measured
-from search.viewing import Viewer
+from search.tasks.evaluator import TaskEvaluator
+from search.viewing import ShownSample, Viewer
 from studies.kept_tokens import Gallery, KeptSample, KeptTokens
 
 SPLIT = "report"
@@ -26,7 +27,7 @@ def record_gallery(
     """Run a study's schedules on a few samples and record what each stage keeps of their images.
 
     The samples are the first of each task on different images: chosen by the order of the split,
-    whatever schedules make of them.
+    whatever schedules make of them. Those whose image cannot be shown are left out.
 
     Args:
         evaluator: What measured the schedules.
@@ -37,13 +38,13 @@ def record_gallery(
         The gallery.
 
     Raises:
-        DataError: The evaluator has no images that stages choose tokens of.
+        DataError: The evaluator has no images to show.
         PrunetuneError: The model cannot be loaded, or a schedule does not fit it.
     """
     viewer = viewer_of(evaluator)
     keys = evaluator.samples(SPLIT)
-    indices = first_of_each_task(keys, samples)
-    shown = [viewer.show(index) for index in indices]
+    shown = _shown(viewer, first_of_each_task(keys, samples))
+    indices = list(shown)
     dense_answers = [seen.answer for seen in viewer.look(dense(evaluator.shape), indices)]
     kept: list[list[KeptTokens]] = [[] for _ in indices]
     for budget, by_name in schedules.items():
@@ -68,9 +69,22 @@ def record_gallery(
                 columns=sample.columns,
                 kept=tuple(own),
             )
-            for index, sample, answer, own in zip(indices, shown, dense_answers, kept, strict=True)
+            for (index, sample), answer, own in zip(shown.items(), dense_answers, kept, strict=True)
         ),
     )
+
+
+def _shown(viewer: Viewer, indices: Sequence[int]) -> dict[int, ShownSample]:
+    """Return those samples that can be shown, by index."""
+    shown, refused = {}, None
+    for index in indices:
+        try:
+            shown[index] = viewer.show(index)
+        except DataError as error:
+            refused = error
+    if refused is not None and not shown:
+        raise refused
+    return shown
 
 
 def viewer_of(evaluator: Evaluator) -> Viewer:
@@ -89,6 +103,10 @@ def viewer_of(evaluator: Evaluator) -> Viewer:
         from search.embedded.viewing import EmbeddedViewer
 
         return EmbeddedViewer(evaluator, SPLIT)
+    if isinstance(evaluator, TaskEvaluator):
+        from search.tasks.viewing import TaskViewer
+
+        return TaskViewer(evaluator, SPLIT)
     raise DataError(f"{evaluator.measured_on} has no images to show")
 
 

@@ -15,7 +15,8 @@ import torch
 import pruners
 import search.lmms
 import search.tasks
-from pruners.runtime import apply_schedule
+from pruners.prefill_record import PrefillRecord
+from pruners.runtime import PrunedModel, apply_schedule
 from pruners.schedule import Schedule
 from pruners.text_tower import TextTower
 from search.tasks.disk_cache import DiskCache, cache_key
@@ -23,7 +24,7 @@ from search.tasks.encoding import ImageEncoder
 from search.tasks.generation import Generator, Prepared
 from search.tasks.live_model import LiveModel
 from search.tasks.loading import LoadedTask
-from search.tasks.preparing import prepare
+from search.tasks.preparing import Inputs, prepare
 
 Question = tuple[LoadedTask, int, str]
 """A task, the index of one of its rows, and an identifier."""
@@ -112,6 +113,51 @@ class Answering:
                 self._cache.put(keys[place], {"answer": torch.from_numpy(text)})
         return [answer for answer in answers if answer is not None]
 
+    @property
+    def live(self) -> LiveModel:
+        """The model."""
+        return self._live
+
+    def inputs(self, question: Question) -> Inputs:
+        """Return what the model gets for a question.
+
+        Args:
+            question: The question.
+
+        Returns:
+            Its inputs, on the CPU.
+
+        Raises:
+            DataError: The sample cannot be read or prepared.
+        """
+        return self._prepare(question, shrinkage=1).inputs
+
+    def watched(
+        self, schedule: Schedule, questions: Sequence[Question]
+    ) -> list[tuple[str, PrefillRecord | None]]:
+        """Answer questions one by one, and tell what the runtime kept; nothing is cached.
+
+        Args:
+            schedule: The schedule, for a decoder of the model's depth.
+            questions: The questions, each with an image.
+
+        Returns:
+            Answers with the records of their prefills; no record where nothing prunes.
+
+        Raises:
+            PrunetuneError: The schedule does not fit the model, or a sample fails.
+        """
+        prepared = self._prepared(questions)
+        with self._applied(schedule) as handle:
+            return [
+                (self._generator.answers([question])[0], handle.last_prefill)
+                for question in prepared
+            ]
+
+    def _applied(self, schedule: Schedule) -> PrunedModel:
+        live, tower = self._live, self._text_tower(schedule)
+        return apply_schedule(live.model, schedule, processor=live.processor, text_tower=tower)
+
     def _new_answers(
         self,
         schedule: Schedule,
@@ -121,11 +167,9 @@ class Answering:
     ) -> list[str]:
         """Ask the model; `samples` has the key of each question's inputs."""
         prepared = self._prepared(questions, shrinkage)
-        tower = self._text_tower(schedule)
-        with apply_schedule(
-            self._live.model, schedule, processor=self._live.processor, text_tower=tower
-        ) as handle:
+        with self._applied(schedule) as handle:
             if not handle.prunes_in_tower:
+                tower = self._text_tower(schedule)
                 prepared = self._encoder.encoded(prepared, samples, tower)
             return self._generator.answers(prepared, partial(self._encoder.arguments, handle))
 

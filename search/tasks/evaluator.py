@@ -29,7 +29,7 @@ from search.tasks.subsets import disjoint_subsets
 from space.shapes import shape_from_pretrained
 
 if TYPE_CHECKING:
-    from search.tasks.answering import Answering
+    from search.tasks.answering import Answering, Question
 
 
 class _Chosen(NamedTuple):
@@ -136,6 +136,22 @@ class TaskEvaluator:
         samples = [chosen[index] for index in indices]
         return self._scores(schedule, samples)
 
+    def questions(self, split: str, indices: Sequence[int]) -> list[Question]:
+        """Return the first question of each of some samples.
+
+        Args:
+            split: One of `SPLITS`.
+            indices: Indices into `samples(split)`.
+
+        Returns:
+            The questions.
+        """
+        chosen = self._chosen_in(split)
+        return [
+            (each.task, each.sample.rows[0], f"{each.identifier}:0")
+            for each in (chosen[index] for index in indices)
+        ]
+
     @property
     def metrics(self) -> dict[str, str]:
         """What papers report of each task, in words."""
@@ -183,7 +199,7 @@ class TaskEvaluator:
         rows = [(each, row) for each in samples for row in each.sample.rows]
         names = [f"{each.identifier}:{each.sample.rows.index(row)}" for each, row in rows]
         answers = iter(
-            self._answering.answers(
+            self.answering.answers(
                 schedule,
                 [(each.task, row, name) for (each, row), name in zip(rows, names, strict=True)],
                 shrinkage,
@@ -243,7 +259,12 @@ class TaskEvaluator:
         return sorted((shuffled[place] for place in places), key=lambda each: each.identifier)
 
     @cached_property
-    def _answering(self) -> Answering:
+    def answering(self) -> Answering:
+        """What asks the model; loading it, the first time.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+        """
         from search.tasks.answering import Answering
 
         settings = self._settings

@@ -8,7 +8,13 @@ import pytest
 MODULES = ("lmms_eval", "datasets", "accelerate", "loguru", "tenacity", "decord")
 MISSING = [name for name in MODULES if find_spec(name) is None]
 
-NEED_THE_EXTRA = ("test_loading", "test_tasks_search", "test_task_evaluator", "test_generation")
+NEED_THE_EXTRA = (
+    "test_loading",
+    "test_tasks_search",
+    "test_task_evaluator",
+    "test_generation",
+    "test_viewing",
+)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

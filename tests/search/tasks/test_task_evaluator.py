@@ -109,7 +109,7 @@ def test_scores_and_metrics_are_those_of_lmms_eval(
     chosen = evaluator._chosen_in("search")
     order = [row for each in chosen for row in each.sample.rows]
     asked = [(loaded, row, f"{name}/{row}") for row in order]
-    answers = evaluator._answering.answers(schedule, asked)
+    answers = evaluator.answering.answers(schedule, asked)
     assert len(set(answers)) > 1
     scores = evaluator.score(schedule, "search", range(len(chosen)))
     assert 0 < scores.mean() < 1
@@ -186,7 +186,7 @@ def test_known_answers_need_no_model(make: Make, monkeypatch: pytest.MonkeyPatch
     schedule = dense(evaluator.shape)
     scores = evaluator.score(schedule, "search", range(10))
     again = make("gqa")
-    answering = again._answering
+    answering = again.answering
     assert isinstance(answering, Answering)
 
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -200,11 +200,11 @@ def test_a_failing_sample_fails_the_trial_by_name(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator = make("gqa")
-    model = evaluator._answering._live.model
+    model = evaluator.answering._live.model
     stock = model.generate
-    evaluator._answering._encoder._encodes = False  # the model sees pixels, as of most families
+    evaluator.answering._encoder._encodes = False  # the model sees pixels, as of most families
     victim = evaluator.samples("search")[5].identifier
-    marked = evaluator._answering._prepared(
+    marked = evaluator.answering._prepared(
         [
             (each.task, each.sample.rows[0], f"{each.identifier}:0")
             for each in evaluator._chosen_in("search")
@@ -253,7 +253,7 @@ def test_balanced_pairs_of_mme_are_whole(make: Make) -> None:
 
 def test_images_are_encoded_once_for_all_schedules(make: Make) -> None:
     evaluator = make("gqa", "textvqa_val")
-    model = evaluator._answering._live.model
+    model = evaluator.answering._live.model
     calls = []
     hook = model.model.vision_tower.register_forward_hook(lambda *args: calls.append(1))
     schedules = [published("visiondrop", tokens, evaluator.shape) for tokens in (4, 8, 16)]
@@ -268,7 +268,7 @@ def test_images_are_encoded_once_for_all_schedules(make: Make) -> None:
     # The same scores come from pixels, through the tower and the model as it is deployed.
     plain = make("gqa", "textvqa_val")
     object.__setattr__(plain._settings, "cache", evaluator._settings.cache / "other")
-    plain._answering._encoder._encodes = False
+    plain.answering._encoder._encodes = False
     for schedule, known in zip(schedules, scores, strict=False):
         assert plain.score(schedule, "search", range(48)).tolist() == known.tolist()
 
@@ -292,7 +292,7 @@ def test_sharp_search_samples_depend_on_detail_and_the_other_splits_are_plain(ma
 def test_schedules_that_prune_inside_the_tower_see_pixels(make: Make) -> None:
     evaluator = make("gqa")
     schedule = published("tome", 8, evaluator.shape)
-    answering = evaluator._answering
+    answering = evaluator.answering
     live = answering._live
     evaluator.score(dense(evaluator.shape), "search", range(24))  # images are encoded by now
     calls = []
@@ -335,7 +335,7 @@ def test_images_that_do_not_fit_at_once_are_encoded_in_halves(
     monkeypatch.setattr("search.tasks.answering._AT_ONCE", 10)
     evaluator = make("gqa")
     schedule = dense(evaluator.shape)
-    tower = evaluator._answering._live.model.model.vision_tower
+    tower = evaluator.answering._live.model.model.vision_tower
     seen = []
 
     def scarce(module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
@@ -376,7 +376,7 @@ def test_answers_of_other_code_or_weights_are_not_used_again(
             return live
 
         monkeypatch.setattr(evaluator_module, "load_live_model", eager)
-    model, calls = again._answering._live.model, []
+    model, calls = again.answering._live.model, []
     stock = model.generate
 
     def generate(**inputs: Any) -> Any:
