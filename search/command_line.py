@@ -16,9 +16,16 @@ from search.running import run_settings
 from search.settings import SearchSettings, checked_settings
 from search.strategies import describe_strategies
 from search.tasks.settings import TaskSettings
+from search.worker_options import (
+    RayAddressOption,
+    StorageOption,
+    WorkerGpusOption,
+    WorkersOption,
+    WorkerTimeoutOption,
+    storage_address,
+)
 from search.workers.settings import WorkerSettings
 from studies.commands.entry import COMMANDS, USER_ERROR, run_command
-from studies.storage_address import VARIABLE, StorageAddress, parse_storage
 
 DEFAULT_TIMEOUT = 240.0
 """Seconds of search per budget; with confirming and reporting, 5 minutes on two free cores."""
@@ -28,7 +35,6 @@ _DEFAULTS = SearchSettings()
 _TASK_DEFAULTS = TaskSettings()
 _WORKER_DEFAULTS = WorkerSettings()
 _TASKS_PANEL = "Benchmarks of a model"
-_WORKERS_PANEL = "Several workers"
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -98,32 +104,11 @@ def search(
         typer.Option(help="Name of the study's folder; by default from target, budgets and seed."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("runs"),
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            rich_help_panel=_WORKERS_PANEL,
-            help="Processes that measure, each with a model of its own, one per GPU where there "
-            "are any; by default the program measures itself.",
-        ),
-    ] = None,
-    worker_timeout: Annotated[
-        float,
-        typer.Option(
-            rich_help_panel=_WORKERS_PANEL,
-            help="Seconds after which a worker that does not answer is replaced.",
-        ),
-    ] = _WORKER_DEFAULTS.patience,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_WORKERS_PANEL,
-            envvar=VARIABLE,
-            metavar="URL",
-            help="Storage for the trials of several studies, postgresql+psycopg://user@host/"
-            "database or sqlite:////folder/trials.db, instead of the study's own study.db. "
-            "A password only in PGPASSWORD, in ~/.pgpass, or with the whole URL in the variable.",
-        ),
-    ] = None,
+    workers: WorkersOption = None,
+    worker_timeout: WorkerTimeoutOption = _WORKER_DEFAULTS.patience,
+    ray_address: RayAddressOption = None,
+    worker_gpus: WorkerGpusOption = None,
+    storage: StorageOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Explain the run and its time; write nothing.")
     ] = False,
@@ -249,23 +234,19 @@ def search(
             "cache": cache,
             "cache_gigabytes": cache_gigabytes,
         },
-        workers={"number": workers, "patience": worker_timeout},
-        storage=_storage(context, storage),
+        workers={
+            "number": workers,
+            "patience": worker_timeout,
+            "ray_address": ray_address,
+            "gpus": worker_gpus,
+        },
+        storage=storage_address(context, storage),
         study=study,
         out=out,
         dry_run=dry_run,
         quiet=quiet,
     )
     context.exit(run_settings(settings, context.obj))
-
-
-def _storage(context: typer.Context, text: str | None) -> StorageAddress | None:
-    """Read the storage's address, which may hold a password where nobody else sees it."""
-    if text is None:
-        return None
-    source = context.get_parameter_source("storage")
-    from_environment = source is not None and source.name == "ENVIRONMENT"
-    return parse_storage(text, from_environment=from_environment)
 
 
 def run(arguments: Sequence[str]) -> int:

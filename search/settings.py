@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pruners.errors import SettingsError
+from pruners.errors import SettingsError, shortened, shown
 from search.strategies import STRATEGIES
 from search.tasks.settings import TaskSettings
 from search.workers.settings import WorkerSettings
@@ -125,12 +125,14 @@ class CommandSettings(BaseModel):
         return name
 
 
+_MOST_PROBLEMS = 5  # that a message lists
 _OPTIONS = {
     "budgets": "--budget-tflops",
     "names": "--tasks",
     "data": "--task-data",
     "number": "--workers",
     "patience": "--worker-timeout",
+    "gpus": "--worker-gpus",
 }
 
 
@@ -155,15 +157,15 @@ def checked_settings(**values: Any) -> CommandSettings:
         settings = CommandSettings.model_validate(values)
     except ValidationError as error:
         problems = [
-            f"{_option(problem['loc'])} is {problem['input']!r}: "
-            + problem["msg"].removeprefix("Value error, ")
-            for problem in error.errors()
+            f"{shortened(_option(problem['loc']))} is {shown(problem['input'])}: "
+            + shortened(problem["msg"].removeprefix("Value error, "))
+            for problem in error.errors()[:_MOST_PROBLEMS]
         ]
         raise SettingsError("; ".join(problems)) from error
     device = settings.tasks.device
-    if settings.workers.number is not None and device is not None and ":" in device:
+    if not settings.workers.in_own_process and device is not None and ":" in device:
         raise SettingsError(
-            f"--device {device} is one device, but each of --workers gets its own; pass "
+            f"--device {device} is one device, but each worker gets its own; pass "
             f"--device {device.partition(':')[0]}, or leave it out"
         )
     return settings

@@ -12,11 +12,20 @@ class WorkerSettings(BaseModel):
 
     Attributes:
         number: Workers; None to measure in the program's own process, or, on a Ray cluster, with
-            one worker.
+            as many as it has GPUs for, one where it has none.
         patience: Seconds after which a worker that does not answer is replaced.
+        ray_address: Ray cluster that they run on; None for this machine without Ray.
+        gpus: GPUs of each worker on a Ray cluster; None for one where the cluster has any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int | None = Field(default=None, ge=1, le=1024)
     patience: float = Field(default=DEFAULT_PATIENCE, gt=0)
+    ray_address: str | None = Field(default=None, min_length=1)
+    gpus: float | None = Field(default=None, ge=0)
+
+    @property
+    def in_own_process(self) -> bool:
+        """Whether the program measures itself."""
+        return self.number is None and self.ray_address is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from search.evaluators import Evaluator
 from search.workers.pool import EvaluatorMaker, OwnProcess, WorkerPool
 from search.workers.settings import WorkerSettings
+from search.workers.supervision import SupervisedPool
 
 
 def start_workers(
@@ -23,15 +24,26 @@ def start_workers(
     Raises:
         PrunetuneError: They cannot be started.
     """
-    if settings.number is None:
+    if settings.in_own_process:
         return OwnProcess(evaluator)
-    from search.workers.local import LocalWorker, worker_environments
-    from search.workers.supervision import SupervisedPool
+    fingerprint = evaluator.fingerprint
+    if settings.ray_address is not None:
+        from search.workers.on_ray import RayCluster
 
-    environments = worker_environments(settings.number)
+        cluster = RayCluster.connect(settings.ray_address, settings.gpus)
+        return SupervisedPool(
+            lambda number: cluster.start_worker(make_evaluator),
+            settings.number or cluster.places,
+            fingerprint,
+            settings.patience,
+            on_close=cluster.disconnect,
+        )
+    from search.workers.local import LocalWorker, worker_environments
+
+    environments = worker_environments(settings.number or 1)
     return SupervisedPool(
         lambda number: LocalWorker(make_evaluator, environments[number]),
-        settings.number,
-        evaluator.fingerprint,
+        len(environments),
+        fingerprint,
         settings.patience,
     )

@@ -74,6 +74,7 @@ class SupervisedPool:
         places: How many workers there shall be.
         fingerprint: Fingerprint that the workers' evaluators must have.
         patience: Seconds after which a worker that does not answer is ended and replaced.
+        on_close: Called when all workers have been ended.
     """
 
     def __init__(
@@ -82,12 +83,13 @@ class SupervisedPool:
         places: int,
         fingerprint: str,
         patience: float = DEFAULT_PATIENCE,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._start = start
         self._fingerprint = fingerprint
         self._patience = patience
+        self._on_close = on_close
         self._queue: deque[_Duty] = deque()
-        self._opened = time.monotonic()
         self._places = [_Place(number, start(number)) for number in range(places)]
 
     @property
@@ -118,6 +120,7 @@ class SupervisedPool:
         for place in self._places:
             place.worker.end(at_once=not place.ready or place.duty is not None)
         self._places = []
+        self._on_close()
 
     def __enter__(self) -> Self:
         return self

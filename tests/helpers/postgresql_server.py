@@ -90,11 +90,11 @@ class PostgresqlServer:
                 continue
         self._process.wait()
 
-    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run a statement, and return its rows if it has any."""
         import psycopg
 
-        with psycopg.connect(self.address("postgres").replace("+psycopg", "")) as connection:
+        with psycopg.connect(self.address(database).replace("+psycopg", "")) as connection:
             connection.autocommit = True
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
@@ -103,6 +103,13 @@ class PostgresqlServer:
         """Return the address of a database, as Optuna takes it."""
         secret = f":{_QUOTED}" if password else ""
         return f"postgresql+psycopg://tests{secret}@127.0.0.1:{self.port}/{database}"
+
+    def finished_trials(self, database: str) -> int:
+        """Count the trials that have finished, 0 before there are tables."""
+        if self.execute("SELECT to_regclass('trials')", database) == [(None,)]:
+            return 0
+        counted = "SELECT count(*) FROM trials WHERE state = 'COMPLETE'"
+        return int(self.execute(counted, database)[0][0])
 
     def new_database(self) -> str:
         """Create an empty database and return its name."""

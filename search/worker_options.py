@@ -1,0 +1,79 @@
+"""Options about who measures, and where trials are kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from studies.storage_address import VARIABLE, StorageAddress, parse_storage
+
+_PANEL = "Several workers"
+
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=_PANEL,
+        help="Processes that measure, each with a model of its own, one per GPU where there "
+        "are any; by default the program measures itself.",
+    ),
+]
+
+WorkerTimeoutOption = Annotated[
+    float,
+    typer.Option(
+        rich_help_panel=_PANEL,
+        help="Seconds after which a worker that does not answer is replaced.",
+    ),
+]
+
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_PANEL,
+        metavar="ADDRESS",
+        help="Ray cluster that the workers run on, each an actor with its own GPU where there "
+        "are any: auto (the one this machine is part of), local (a new one), or HOST:PORT.",
+    ),
+]
+
+WorkerGpusOption = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=_PANEL,
+        help="GPUs of each worker on the Ray cluster, also a share of one; by default 1 where "
+        "the cluster has any.",
+    ),
+]
+
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_PANEL,
+        envvar=VARIABLE,
+        metavar="URL",
+        help="Storage for the trials of several studies, postgresql+psycopg://user@host/"
+        "database or sqlite:////folder/trials.db, instead of the study's own study.db. "
+        "A password only in PGPASSWORD, in ~/.pgpass, or with the whole URL in the variable.",
+    ),
+]
+
+
+def storage_address(context: typer.Context, text: str | None) -> StorageAddress | None:
+    """Read what `StorageOption` was given, which may hold a password where nobody else sees it.
+
+    Args:
+        context: The command's context, which knows where the text comes from.
+        text: The address; None for no shared storage.
+
+    Returns:
+        The address.
+
+    Raises:
+        SettingsError: It cannot be used; the message does not show it.
+    """
+    if text is None:
+        return None
+    source = context.get_parameter_source("storage")
+    from_environment = source is not None and source.name == "ENVIRONMENT"
+    return parse_storage(text, from_environment=from_environment)
