@@ -107,7 +107,7 @@ def viewer_of(evaluator: Evaluator) -> Viewer:
         from search.tasks.viewing import TaskViewer
 
         return TaskViewer(evaluator, SPLIT)
-    raise DataError(f"{evaluator.measured_on} has no images to show")
+    raise DataError(f"what was measured has no images ({evaluator.measured_on})")
 
 
 def first_of_each_task(keys: Sequence[SampleKey], count: int) -> list[int]:

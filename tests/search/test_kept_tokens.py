@@ -172,7 +172,7 @@ def test_looking_leaves_the_model_as_it_was(evaluator: EmbeddedEvaluator) -> Non
 
 
 def test_a_problem_without_images_is_refused() -> None:
-    with pytest.raises(DataError, match="has no images to show"):
+    with pytest.raises(DataError, match="what was measured has no images"):
         record_gallery(AnalyticEvaluator(), {"2 TFLOPs": {"searched": Schedule()}})
 
 

@@ -94,7 +94,7 @@ def shown(driver: Any, selector: str) -> list[Any]:
 def test_the_run_itself_has_written_the_page(browser: Any, folder: Path) -> None:
     browser.get((folder / "report.html").as_uri())
     assert found(browser, "h1")[0].text == "a"
-    assert "has no images to show" in found(browser, "#kept")[0].text
+    assert "what was measured has no images" in found(browser, "#kept")[0].text
     assert not (folder / "gallery.json").exists()
 
 
