@@ -73,3 +73,7 @@ class SettingsError(PrunetuneError):
 
 class WorkerError(PrunetuneError):
     """Processes that measure were lost, and nothing suggests that others would fare better."""
+
+
+class RuntimeExportError(PrunetuneError):
+    """A schedule cannot be said in the settings of another inference runtime."""
