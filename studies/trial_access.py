@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
 _PATIENCE = 60  # seconds to wait while a run writes a SQLite file
+_SERVER: Mapping[str, object] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
 
 
 def shared_address(folder: Path, storage: str | None) -> StorageAddress | None:
@@ -44,7 +45,8 @@ def shared_address(folder: Path, storage: str | None) -> StorageAddress | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{file} cannot be read ({error})") from error
-    address = parse_storage(storage or noted, from_environment=True)
+    # A password is noted as asterisks; libpq looks for it where it always does.
+    address = parse_storage(storage or noted.replace(":***@", "@"), from_environment=True)
     if not address.is_same_database(noted):
         raise StudyError(
             f"{folder} keeps its trials in {noted}, not in {address}; give that one with --storage "
@@ -139,7 +141,7 @@ def open_for_changes(folder: Path, storage: str | None) -> Iterator[optuna.stora
     else:
         url = address.url
     on_server = address is not None and address.is_postgresql
-    options = {"pool_pre_ping": True} if on_server else {"connect_args": {"timeout": _PATIENCE}}
+    options = dict(_SERVER) if on_server else {"connect_args": {"timeout": _PATIENCE}}
     with storage_errors(str(file) if address is None else f"the storage {address}", address):
         template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in versions
         opened = RDBStorage(template, engine_kwargs=options, skip_table_creation=True)
@@ -159,17 +161,18 @@ def _opened(
     from sqlalchemy.exc import SQLAlchemyError
 
     storage = None
+    options = dict(_SERVER) if address is not None and address.is_postgresql else None
     failures = (SQLAlchemyError, StorageInternalError)
     try:
         try:
             template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in versions
-            storage = RDBStorage(template, skip_table_creation=True)
+            storage = RDBStorage(template, engine_kwargs=options, skip_table_creation=True)
         except RuntimeError as error:  # another version's tables
             raise StudyError(f"{name} cannot be read ({error})") from error
         yield storage
     except failures as error:
-        reason = str(error) if address is None else address.masked(str(error))
-        first = reason.partition("\n")[0]
+        cause = str(error.__cause__ or error)
+        first = (cause if address is None else address.masked(cause)).partition("\n")[0]
         raise StudyError(f"{name} cannot be read ({first})") from error
     finally:
         if storage is not None:
