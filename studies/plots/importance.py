@@ -64,7 +64,7 @@ def choice_importance(trials: Sequence[TrialRecord], seed: int = 0) -> Importanc
         seed: Seed of resamples, forests and shuffles.
 
     Returns:
-        The importance; None of fewer than 20 different schedules.
+        The importance; None of fewer than 20 different schedules, or where nothing was varied.
 
     [Breiman2001] Breiman: Random Forests, 2001.
     """
@@ -72,6 +72,8 @@ def choice_importance(trials: Sequence[TrialRecord], seed: int = 0) -> Importanc
     if len(known) < LEAST_SCHEDULES:
         return None
     table = _choices(known)
+    if table.empty:
+        return None
     percent = _observed(known)
     weights = np.array([float(trial.samples) for trial in known])
     centred = _within_budgets(percent, weights, [trial.budget for trial in known])

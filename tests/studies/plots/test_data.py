@@ -193,6 +193,8 @@ def test_importance_counts_a_schedule_once_and_needs_twenty(make_record):
     again = [replace(trial, number=200 + trial.number, samples=5) for trial in trials]
     assert choice_importance(trials[:60]) == choice_importance([*trials[:60], *again[:60]])
     assert choice_importance(trials[:19] + again[:19]) is None
+    alike = [replace(trial, budget="2 TFLOPs", parameters={"weight": 1.0}) for trial in trials]
+    assert choice_importance(alike) is None
 
 
 def test_bars_and_their_intervals_are_those_of_each_task(make_result):
