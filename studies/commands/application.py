@@ -15,7 +15,7 @@ from studies.commands import tables
 from studies.commands.drawing import Width, draw_figures, write_page
 from studies.commands.entry import USER_ERROR
 from studies.commands.exporting import ExportFormat, export_study
-from studies.commands.finding import study_folder
+from studies.commands.finding import file_to_write, study_folder
 from studies.commands.options import (
     RUNS,
     BudgetOption,
@@ -155,7 +155,7 @@ def export(
 ) -> None:
     """Export a study's trials, its schedule, or its results as papers print them."""
     stored = read_study(study_folder(study, out), given_storage(storage))
-    export_study(stored, form, budget, to)
+    export_study(stored, form, budget, None if to is None else file_to_write(to))
 
 
 @application.command()
@@ -194,7 +194,7 @@ def report(
     """Write a study as one page, report.html."""
     folder = study_folder(study, out)
     stored = read_study(folder, given_storage(storage))
-    typer.echo(write_page(stored, to or folder / "report.html"))
+    typer.echo(write_page(stored, folder / "report.html" if to is None else file_to_write(to)))
 
 
 @application.command()

@@ -32,6 +32,8 @@ def draw_figures(study: StoredStudy, folder: Path, formats: str, width: Width) -
     from studies.plots.files import Format, check_formats
 
     names = [name.strip() for name in formats.split(",") if name.strip()]
+    if not names:
+        raise StudyError("--formats is empty; expected some of pdf, png, svg and pgf")
     check_formats(names)
     gallery = find_gallery(study.path)
     written = write_figures(study, folder, cast(list[Format], names), width, gallery)
