@@ -4,8 +4,8 @@ Source: "Visual Token Pruning (CDPruner)" of its documentation,
 ``site/docs/concepts/optimization-techniques/visual-token-pruning.md``, commit 03b17e1:
 `GenerationConfig.pruning_ratio` is a whole percentage from 0 to 99, `relevance_weight` 0 leaves
 relevance out, and with the environment variable ``CDPRUNER_SPLIT_THRESHOLD=0`` one determinantal
-point process is run over all tokens. "The current implementation supports Qwen-VL models only". How a percentage becomes a count is not
-said there; here the dropped tokens are rounded down.
+point process is run over all tokens. "The current implementation supports Qwen-VL models only". How
+a percentage becomes a count is not said there; here the dropped tokens are rounded down.
 """
 
 from __future__ import annotations

@@ -1,15 +1,28 @@
-"""Every code block of the documentation runs and prints what the page says."""
+"""Every code block of the documentation runs and prints what the page says.
+
+Python blocks are executed and their output compared; JSON is validated; commands of this program
+are read by its own command line, and scripts must be there. What stays unexecuted belongs to other
+programs that tests do not start: pip, Slurm, Ray and lmms-eval's command line, with their settings.
+Searches on the pages take minutes; tests/search runs small ones.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
+import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
 from pruners import Schedule
+from search.arguments import repeat_options
+from search.command_line import _REPEATED, application
+from studies.commands.entry import COMMANDS, _application
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,6 +51,58 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         elif language == "text" and printed is not None:
             assert printed == text
             printed = None
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Commands that pages tell readers to run, with the page's name."""
+    found = []
+    for page in PAGES:
+        for language, text in blocks(page):
+            if language == "bash":
+                for line in text.replace("\\\n", " ").splitlines():
+                    for command in line.split("&&"):
+                        words = shlex.split(command, comments=True)
+                        if words:
+                            found.append((page.name, words))
+    return found
+
+
+def test_commands_of_the_program_are_read_by_it() -> None:
+    read = 0
+    for page, words in commands():
+        if words[:2] == ["python", "search/run.py"]:
+            arguments = words[2:]
+        elif words[0] == "prunetune" or words[:3] == ["srun", "--overlap", "--nodes=1"]:
+            arguments = words[words.index("prunetune") + 1 :]
+        else:
+            continue
+        command, name = typer.main.get_command(application), "prunetune"
+        if arguments[0] in COMMANDS:
+            command, name = typer.main.get_command(_application(arguments[0])), arguments[0]
+            arguments = arguments[1:]
+        try:
+            parse(command, name, repeat_options(arguments, _REPEATED))
+        except click.ClickException as error:
+            pytest.fail(f"{page}: {shlex.join(words)}: {error.format_message()}")
+        read += 1
+    assert read > 5
+
+
+def parse(command: click.Command, name: str, arguments: list[str]) -> None:
+    """Read arguments down to the last subcommand, and call nothing."""
+    context = command.make_context(name, arguments)
+    if isinstance(command, click.Group):
+        word, subcommand, others = command.resolve_command(context, context.protected_args)
+        assert subcommand is not None, word
+        parse(subcommand, str(word), [*others, *context.args])
+
+
+def test_scripts_that_pages_run_are_there() -> None:
+    for page, words in commands():
+        if words[0] == "python" and words[1] != "-m":
+            assert (ROOT / words[1]).exists(), f"{page}: {words[1]}"
+        elif words[:2] == ["python", "-m"]:
+            assert find_spec(words[2]) is not None or words[2] == "lmms_eval", f"{page}: {words[2]}"
 
 
 def test_schedules_shown_are_valid() -> None:
