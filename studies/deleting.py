@@ -35,7 +35,7 @@ def delete_study(folder: Path, storage: str | None = None) -> None:
         raise StudyError(f"{folder} is a link; remove the folder it leads to, {folder.resolve()}")
     removed = folder.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{folder.name}")
     try:
-        with FileLock(folder / LOCK_FILE, timeout=0):
+        with FileLock(folder / LOCK_FILE, timeout=0.2):
             _delete_shared_trials(folder, storage)
             folder.rename(removed)
         shutil.rmtree(removed)

@@ -93,7 +93,7 @@ class StudyFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path / LOCK_FILE, timeout=0)
+            lock = FileLock(path / LOCK_FILE, timeout=0.2)  # `is_running` holds it for an instant
             lock.acquire()
         except Timeout as error:
             raise StudyError(
