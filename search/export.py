@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from pruners.shape import Shape
 from search.evaluators import SPLITS, Evaluator
 from search.measured_form import as_measured
 from search.tasks.evaluator import TaskEvaluator
+from search.workers.assignments import Question
 from studies.file_names import benchmarks_file, scores_file
 from studies.file_names import budget_slug as budget_slug
 from studies.file_names import schedule_file as schedule_file
@@ -176,7 +178,12 @@ def write_reported(
     if not isinstance(evaluator, TaskEvaluator):
         return
     figures = {
-        name: evaluator.paper_metrics(as_measured(schedule, evaluator.shape), "report")
+        name: measurements.ask(
+            Question(
+                methodcaller("paper_metrics", as_measured(schedule, evaluator.shape), "report"),
+                "what papers report of the tasks",
+            )
+        )
         for name, schedule in schedules.items()
     }
     content = {"split": "report", "metrics": evaluator.metrics, "schedules": figures}

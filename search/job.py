@@ -26,7 +26,7 @@ from search.export import (
 from search.interruption import Interruption, SearchInterruptedError
 from search.measured_form import measured_share
 from search.measuring import Measurements
-from search.outcomes import Candidate, SearchOutcome, TrialReport
+from search.outcomes import STOPPED_BECAUSE, Candidate, SearchOutcome, TrialReport
 from search.planning import Plan
 from search.searching import search_schedules
 from search.selection import Scores, confirm, score_split
@@ -46,14 +46,6 @@ from studies.storage import StudyFolder
 
 if TYPE_CHECKING:
     import optuna
-
-_STOPPED = {
-    "trials": "all trials are done",
-    "timeout": "the time limit was reached",
-    "evaluations": "the evaluations are used up",
-    "converged": "more trials promise nothing better",
-    "interrupted": "interrupted",
-}
 
 
 class Job:
@@ -149,7 +141,7 @@ class Job:
         """Confirm, report and save what was found at one budget."""
         if outcome.incumbent is None:
             raise StudyError(
-                f"no trial finished at {space.budget} ({_STOPPED[outcome.stopped]}); "
+                f"no trial finished at {space.budget} ({STOPPED_BECAUSE[outcome.stopped]}); "
                 "give it more time with --timeout"
             )
         winner = self._confirm(outcome)
@@ -188,7 +180,7 @@ class Job:
         for space, outcome in zip(spaces, outcomes, strict=True):
             display.say(
                 f"Search at {space.budget}: {outcome.trials} trials, {outcome.evaluations} samples "
-                f"scored, {outcome.seconds:.0f} s; {_STOPPED[outcome.stopped]}"
+                f"scored, {outcome.seconds:.0f} s; {STOPPED_BECAUSE[outcome.stopped]}"
             )
         return outcomes
 
@@ -296,6 +288,7 @@ class Job:
             self._plan.evaluator,
             self._plan.spaces,
             storage=self._folder.storage_url,
+            ask=self._measurements.ask,
             interrupted=self._interruption.signal is not None,
         )
         files = [self._schedule_path(space) for space in self._plan.spaces]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ from pruners.errors import SettingsError
 from pruners.schedule import Schedule
 from search.evaluators import Evaluator, Probe, ProbingEvaluator, SampleKey
 from search.measured_form import as_measured
-from search.workers.assignments import Assignment, Measured
+from search.sample_limits import equal_shares
+from search.workers.assignments import Assignment, Measured, Question
 from search.workers.pool import OwnProcess, WorkerPool
 from studies.scores import SampleProbe, ScoreCache
 
@@ -222,6 +224,25 @@ class Measurements:
             self._check()
         return done
 
+    def ask(self, question: Question) -> Any:
+        """Have something worked out where the model is.
+
+        Args:
+            question: What.
+
+        Returns:
+            The answer.
+
+        Raises:
+            SearchInterruptedError: The user asked to stop.
+            PrunetuneError: It cannot be worked out.
+        """
+        self._check()
+        answer = self._pool.submit(question)
+        while not self.wait([answer]):
+            pass
+        return answer.result()
+
     def keep(self, assignment: Assignment, answer: Future[Measured]) -> None:
         """Keep what a worker has measured, so that it is known from now on.
 
@@ -264,26 +285,3 @@ class Measurements:
             tasks = [sample.task for sample in samples]
             self._chosen[split] = equal_shares(tasks, limit, self._seed)
         return self._chosen[split]
-
-
-def equal_shares(tasks: Sequence[str], limit: int, seed: int) -> list[int]:
-    """Draw samples at random, as many of each task as of any other where there are enough.
-
-    Args:
-        tasks: Task of each sample.
-        limit: Most samples to draw.
-        seed: Seed of the draw.
-
-    Returns:
-        Indices of the drawn samples, rising; all of them when they are within the limit.
-    """
-    if limit >= len(tasks):
-        return list(range(len(tasks)))
-    labels = np.asarray(tasks)
-    names = np.unique(labels)
-    generator = np.random.default_rng(seed)
-    drawn: list[int] = []
-    for number, name in enumerate(names):
-        share = limit // len(names) + (number < limit % len(names))
-        drawn += generator.permutation(np.flatnonzero(labels == name))[:share].tolist()
-    return sorted(drawn)

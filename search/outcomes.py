@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from pruners.schedule import Schedule
 from space.budgets import Budget
 
 Stopped = Literal["trials", "timeout", "evaluations", "converged", "interrupted"]
+
+STOPPED_BECAUSE: Mapping[Stopped, str] = MappingProxyType(
+    {
+        "trials": "all trials are done",
+        "timeout": "the time limit was reached",
+        "evaluations": "the evaluations are used up",
+        "converged": "more trials promise nothing better",
+        "interrupted": "interrupted",
+    }
+)
+"""The same in words."""
 
 
 @dataclass(frozen=True)

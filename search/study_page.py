@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pruners.errors import PrunetuneError
 from pruners.schedule import Schedule
 from search.baselines import published_at
 from search.evaluators import Evaluator
+from search.interruption import SearchInterruptedError
 from search.kept_tokens import record_gallery
+from search.workers.assignments import Question
 from space.coding import SearchSpace
 from studies.kept_tokens import GALLERY_FILE, Gallery, write_gallery
 from studies.reading import StoredBudget, StoredStudy, read_study
@@ -17,6 +20,7 @@ from studies.report_page import write_report_page
 from studies.results import DENSE, SEARCHED
 
 PAGE_FILE = "report.html"
+_INTERRUPTED = "The run was interrupted before kept tokens were recorded."
 
 
 def write_study_page(
@@ -26,6 +30,7 @@ def write_study_page(
     *,
     storage: str | None = None,
     interrupted: bool = False,
+    ask: Callable[[Question], Gallery] | None = None,
 ) -> Path:
     """Write ``report.html``, and ``gallery.json`` where the measured model has images.
 
@@ -38,6 +43,7 @@ def write_study_page(
         spaces: The search space of each budget.
         storage: Address of the Optuna storage that holds its trials; None for its ``study.db``.
         interrupted: Whether the user waits for the run to end, so that no gallery is made.
+        ask: Has the gallery recorded where a model is loaded; None for this process.
 
     Returns:
         The page.
@@ -46,9 +52,9 @@ def write_study_page(
         StudyError: The study cannot be read, or a file cannot be written.
     """
     study = read_study(folder, storage)
-    gallery, reason = None, "The run was interrupted before kept tokens were recorded."
+    gallery, reason = None, _INTERRUPTED
     if not interrupted:
-        gallery, reason = _gallery(study, evaluator, spaces)
+        gallery, reason = _gallery(study, evaluator, spaces, ask)
     path = folder / GALLERY_FILE
     path.unlink(missing_ok=True)  # one of an earlier run shows other schedules
     if gallery is not None:
@@ -76,14 +82,20 @@ def shown_schedules(
 
 
 def _gallery(
-    study: StoredStudy, evaluator: Evaluator, spaces: Sequence[SearchSpace]
+    study: StoredStudy,
+    evaluator: Evaluator,
+    spaces: Sequence[SearchSpace],
+    ask: Callable[[Question], Gallery] | None,
 ) -> tuple[Gallery | None, str]:
     """Record the gallery, or say why there is none."""
     schedules = shown_schedules(study, spaces)
     if not schedules:
         return None, "There is no schedule whose kept tokens could be shown."
     try:
-        return record_gallery(evaluator, schedules), ""
+        question = Question(partial(record_gallery, schedules=schedules), "kept tokens")
+        return (question.measure(evaluator) if ask is None else ask(question)), ""
+    except SearchInterruptedError:
+        return None, _INTERRUPTED
     except PrunetuneError as error:
         return None, f"Kept tokens cannot be shown: {error}."
     except (RuntimeError, ValueError, OSError) as error:  # memory, devices, a model's own refusal

@@ -50,12 +50,15 @@ class TrialStorage:
         names: dict[str, str],
         identity: str,
     ) -> None:
+        from sqlalchemy import event
+
         self._rdb = rdb
         self._where = where
         self._names = names
         self._identity = identity
         self._studies: list[optuna.Study] = []
         self._beaten = float("-inf")
+        event.listen(rdb.engine, "connect", self._note_connection)
 
     def study(
         self,
@@ -103,7 +106,7 @@ class TrialStorage:
         """Give a sign of life for the trials that are running, if the last one is old.
 
         Returns:
-            Whether it was old.
+            Whether it was old, or connections had to be made anew.
         """
         from optuna.trial import TrialState
 
@@ -118,6 +121,10 @@ class TrialStorage:
                     self._rdb.get_trial_id_from_study_id_trial_number(number, trial.number)
                 )
         return True
+
+    def _note_connection(self, *_: object) -> None:
+        """Look at everything soon: a new connection may mean that the server was restarted."""
+        self._beaten = float("-inf")
 
     def close(self) -> None:
         """Close all connections."""

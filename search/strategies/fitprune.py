@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pruners.errors import SettingsError
 from search.attention_mass import AttentionEvaluator, AttentionMass
 from search.evaluators import Evaluator
-from search.measuring import equal_shares
+from search.sample_limits import equal_shares
 from search.strategies.base import Proposal, SearchState, Strategy
 from search.strategies.replay import next_in_turn
 from search.strategies.staircases import curve_cost, point_of_curve

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,14 @@ from pruners.errors import SettingsError
 from pruners.schedule import Schedule
 from search.evaluators import Evaluator, Probe, ProbingEvaluator
 from search.workers.mishaps import counting_no_numbers_as_wrong, naming_lack_of_memory
+
+
+class Order(Protocol):
+    """Anything that a worker can be asked to do; must be picklable."""
+
+    def measure(self, evaluator: Evaluator) -> Any:
+        """Do it with the worker's evaluator."""
+
 
 Measured = NDArray[np.float64] | Probe
 """Scores of an assignment's samples, or probes of them, in the order asked."""
@@ -59,8 +69,28 @@ class Assignment:
             )
         return evaluator.probe(self.schedule, self.split, self.indices)
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # shown when workers are lost with it
         return (
             f"{len(self.indices)} samples of the {self.split} split under schedule "
             f"{self.schedule.content_hash[:12]}"
         )
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be worked out with a model, once, beside samples' scores.
+
+    Attributes:
+        ask: Works it out; must be picklable.
+        about: What it is, for messages.
+    """
+
+    ask: Callable[[Evaluator], Any]
+    about: str
+
+    def measure(self, evaluator: Evaluator) -> Any:
+        """Do it."""
+        return self.ask(evaluator)
+
+    def __str__(self) -> str:
+        return self.about

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from search.evaluators import Evaluator
-from search.workers.assignments import Assignment, Measured
+from search.workers.assignments import Order
 from search.workers.pool import EvaluatorMaker
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -43,9 +44,9 @@ class LocalWorker:
             child for child in multiprocessing.active_children() if child not in others
         ]
 
-    def submit(self, assignment: Assignment) -> Future[Measured]:
+    def submit(self, order: Order) -> Future[Any]:
         """Begin to measure."""
-        return self._executor.submit(_measure, assignment)
+        return self._executor.submit(_measure, order)
 
     def is_loss(self, error: BaseException) -> bool:
         """Whether an error says that the process is gone."""
@@ -116,5 +117,5 @@ def _load(make_evaluator: EvaluatorMaker) -> str:
     return _evaluators[-1].fingerprint
 
 
-def _measure(assignment: Assignment) -> Measured:
-    return assignment.measure(_evaluators[-1])
+def _measure(order: Order) -> Any:
+    return order.measure(_evaluators[-1])

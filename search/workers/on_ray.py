@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruners.errors import SettingsError, WorkerError
 from search.evaluators import Evaluator
-from search.workers.assignments import Assignment, Measured
+from search.workers.assignments import Order
 from search.workers.pool import EvaluatorMaker
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ class RayWorker:
         self._actor: Any = remote.remote(make_evaluator)
         self.ready: Future[str] = _answer(self._actor.load.remote)
 
-    def submit(self, assignment: Assignment) -> Future[Measured]:
+    def submit(self, order: Order) -> Future[Any]:
         """Begin to measure."""
-        return _answer(self._actor.measure.remote, assignment)
+        return _answer(self._actor.measure.remote, order)
 
     def is_loss(self, error: BaseException) -> bool:
         """Whether an error says that the actor is gone, or its machine."""
@@ -143,10 +143,10 @@ class _Measurer:
         self._evaluator = self._make_evaluator()
         return self._evaluator.fingerprint
 
-    def measure(self, assignment: Assignment) -> Measured:
+    def measure(self, order: Order) -> Any:
         """Measure."""
         assert self._evaluator is not None  # loaded first
-        return assignment.measure(self._evaluator)
+        return order.measure(self._evaluator)
 
 
 def _check_reachable(address: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from search.evaluators import Evaluator
-from search.workers.assignments import Assignment, Measured
+from search.workers.assignments import Order
 
 EvaluatorMaker = Callable[[], Evaluator]
 """Makes the evaluator of a worker in its own process; must be picklable."""
@@ -24,17 +24,17 @@ class WorkerPool(Protocol):
     def capacity(self) -> int:
         """How many assignments it can measure at once now, at least 1."""
 
-    def submit(self, assignment: Assignment) -> Future[Measured]:
+    def submit(self, order: Order) -> Future[Any]:
         """Take on an assignment.
 
         Args:
-            assignment: What to measure.
+            order: What to do.
 
         Returns:
             What will hold the answer, or a `PrunetuneError`; to be waited for with `wait` only.
         """
 
-    def wait(self, futures: Collection[Future[Measured]], seconds: float) -> set[Future[Measured]]:
+    def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
         """Wait until some of what `submit` returned is done.
 
         Args:
@@ -73,13 +73,13 @@ class OwnProcess:
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
 
-    def submit(self, assignment: Assignment) -> Future[Measured]:
+    def submit(self, order: Order) -> Future[Any]:
         """Measure; errors of the evaluator are raised here."""
-        future: Future[Measured] = Future()
-        future.set_result(assignment.measure(self._evaluator))
+        future: Future[Any] = Future()
+        future.set_result(order.measure(self._evaluator))
         return future
 
-    def wait(self, futures: Collection[Future[Measured]], seconds: float) -> set[Future[Measured]]:
+    def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
         """Return them all."""
         return set(futures)
 

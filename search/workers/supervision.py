@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pruners.errors import WorkerError
-from search.workers.assignments import Assignment, Measured
+from search.workers.assignments import Order
 
 MOST_LOSSES = 3
 """Workers that may be lost with one assignment, or by starting in a row, before that is given up:
@@ -33,7 +33,7 @@ class Worker(Protocol):
     waits_for_place: bool
     """Whether it may have to wait for resources before it starts; such a start is never late."""
 
-    def submit(self, assignment: Assignment) -> Future[Measured]:
+    def submit(self, order: Order) -> Future[Any]:
         """Begin to measure; one assignment at a time."""
 
     def is_loss(self, error: BaseException) -> bool:
@@ -47,8 +47,8 @@ class Worker(Protocol):
 class _Duty:
     """An assignment on its way."""
 
-    assignment: Assignment
-    answer: Future[Measured]
+    order: Order
+    answer: Future[Any]
     losses: int = 0
 
 
@@ -63,7 +63,7 @@ class _Place:
     losses: int = 0
     ready: bool = False
     duty: _Duty | None = None
-    doing: Future[Measured] | None = None
+    doing: Future[Any] | None = None
 
 
 class SupervisedPool:
@@ -97,14 +97,14 @@ class SupervisedPool:
         """Workers that are ready, at least 1."""
         return max(1, sum(place.ready for place in self._places))
 
-    def submit(self, assignment: Assignment) -> Future[Measured]:
+    def submit(self, order: Order) -> Future[Any]:
         """Take on an assignment; the next free worker gets it."""
-        duty = _Duty(assignment, Future())
+        duty = _Duty(order, Future())
         self._queue.append(duty)
         self._look_around()
         return duty.answer
 
-    def wait(self, futures: Collection[Future[Measured]], seconds: float) -> set[Future[Measured]]:
+    def wait(self, futures: Collection[Future[Any]], seconds: float) -> set[Future[Any]]:
         """Wait until some assignments are measured, and keep the workers at it."""
         end = time.monotonic() + seconds
         while True:
@@ -151,7 +151,7 @@ class SupervisedPool:
     def _give(self, place: _Place, duty: _Duty) -> None:
         place.duty, place.since = duty, time.monotonic()
         try:
-            place.doing = place.worker.submit(duty.assignment)
+            place.doing = place.worker.submit(duty.order)
         except Exception as error:  # whatever a library raises for a worker that is gone
             if not place.worker.is_loss(error):
                 raise
@@ -190,7 +190,7 @@ class SupervisedPool:
                 "give all machines the same model and the same version of prunetune"
             )
 
-    def _look_at_duty(self, place: _Place, doing: Future[Measured]) -> None:
+    def _look_at_duty(self, place: _Place, doing: Future[Any]) -> None:
         assert place.duty is not None  # what it is doing
         if not doing.done():
             if time.monotonic() - place.since > self._patience:
@@ -226,7 +226,7 @@ class SupervisedPool:
             else:
                 duty.answer.set_exception(
                     WorkerError(
-                        f"{duty.losses} workers were lost while measuring {duty.assignment} "
+                        f"{duty.losses} workers were lost while measuring {duty.order} "
                         f"(last: {reason}); if memory is short, use fewer --workers or a smaller "
                         "--batch-size; if it takes long, a longer --worker-timeout. The same "
                         "command continues"
