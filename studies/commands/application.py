@@ -142,8 +142,8 @@ def export(
         ExportFormat,
         typer.Option(
             "--format",
-            help="Trials as csv, json or parquet; the schedule; "
-            "results as latex or markdown, and as bibtex the methods in them.",
+            help="Trials as csv, json or parquet; the schedule, or another runtime's settings for "
+            "it; results as latex or markdown, and as bibtex the methods in them.",
         ),
     ] = "csv",
     to: Annotated[

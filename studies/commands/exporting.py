@@ -10,11 +10,16 @@ import typer
 
 from pruners.errors import StudyError
 from pruners.files import save_schedule
+from pruners.schedule import Schedule
 from studies.files import write_text
-from studies.paper_tables import TableFormat, table_text
+from studies.paper_tables import table_text
 from studies.reading import StoredBudget, StoredStudy
+from studies.runtime_exports import export_to
 
-ExportFormat = Literal["csv", "json", "parquet", "schedule", "latex", "markdown", "bibtex"]
+ExportFormat = Literal[
+    "csv", "json", "parquet", "schedule", "latex", "markdown", "bibtex",
+    "vllm", "sglang", "openvino-genai", "tensorrt-edge-llm",
+]  # fmt: skip
 
 
 def export_study(
@@ -24,23 +29,28 @@ def export_study(
 
     Args:
         study: The study.
-        form: Format of the trials, ``"schedule"``, or format of the table of results; ``"bibtex"``
-            are the methods in the table.
+        form: Format of the trials, ``"schedule"``, the name of a runtime for the schedule as its
+            settings, or format of the table of results; ``"bibtex"`` are the methods in the table.
         budget: One of its budgets; None for all, or for the schedule of the only one.
         to: The file to write or replace; None for standard output.
 
     Raises:
         StudyError: There is no such budget, no schedule or no result yet, or the file cannot be
             written.
+        RuntimeExportError: The runtime cannot do what the schedule says.
     """
-    if form == "schedule":
-        _export_schedule(_one_budget(study, budget), study, to)
-        return
     chosen = study.budgets if budget is None else (_one_budget(study, budget),)
-    if form == "latex" or form == "markdown" or form == "bibtex":  # as mypy narrows it
-        _export_table(chosen, form, to)
-    else:
-        _export_trials(chosen, form, to)
+    match form:
+        case "csv" | "json" | "parquet":
+            _export_trials(chosen, form, to)
+        case "latex" | "markdown" | "bibtex":
+            results = [stored.result for stored in chosen if stored.result is not None]
+            _write(table_text(results, form), to)
+        case "schedule":
+            _export_schedule(_one_budget(study, budget), study, to)
+        case _:
+            settings = export_to(form, _schedule(_one_budget(study, budget), study))
+            _write(settings.model_dump_json(indent=1) + "\n", to)
 
 
 def _one_budget(study: StoredStudy, budget: str | None) -> StoredBudget:
@@ -54,17 +64,21 @@ def _one_budget(study: StoredStudy, budget: str | None) -> StoredBudget:
     raise StudyError(f"{study.name} has the budgets {names}; {given} Give one with --budget")
 
 
-def _export_schedule(stored: StoredBudget, study: StoredStudy, to: Path | None) -> None:
-    if stored.schedule is None or stored.schedule_path is None:
+def _schedule(stored: StoredBudget, study: StoredStudy) -> Schedule:
+    if stored.schedule is None:
         raise StudyError(f"{study.name} has no schedule at {stored.budget} yet; let its run go on")
-    if to is None:
+    return stored.schedule
+
+
+def _export_schedule(stored: StoredBudget, study: StoredStudy, to: Path | None) -> None:
+    schedule = _schedule(stored, study)
+    if to is not None:
+        save_schedule(schedule, to)
+    elif stored.schedule_path is not None:
         typer.echo(stored.schedule_path.read_text(encoding="utf-8"), nl=False)
-    else:
-        save_schedule(stored.schedule, to)
 
 
-def _export_table(budgets: Sequence[StoredBudget], form: TableFormat, to: Path | None) -> None:
-    text = table_text([stored.result for stored in budgets if stored.result is not None], form)
+def _write(text: str, to: Path | None) -> None:
     if to is not None:
         write_text(to, text)
     else:

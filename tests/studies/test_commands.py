@@ -17,9 +17,14 @@ import optuna
 import pandas as pd
 import pytest
 
-from pruners import load_schedule
+from pruners import Schedule, load_schedule, save_schedule
+from pruners.scorers import Uniform
+from pruners.selectors import Determinantal
+from pruners.stages import Stage
 from search.command_line import run
+from space import preset
 from studies.reading import read_study
+from studies.runtime_exports import export_to
 from studies.storage import StudyFolder
 from studies.storage_address import parse_storage
 from studies.study_comparison import compare_studies
@@ -174,6 +179,16 @@ def test_the_schedule_is_exported_as_it_is(runs: Path, capsys) -> None:
     assert load_schedule("mine.json") == load_schedule(stored)
     low = _said(capsys, "export", "two", "--format", "schedule", "--budget", "2 TFLOPs")
     assert low == (runs / "two" / "schedule-2-tflops.json").read_text()
+
+
+def test_the_schedule_is_exported_as_settings_of_another_runtime(runs: Path, capsys) -> None:
+    stage = Stage(layer=0, retention=0.3, scorer=Uniform(), selector=Determinantal())
+    schedule = Schedule(stages=(stage,), shape=preset("qwen2.5-vl-7b"))
+    save_schedule(schedule, runs / "one" / "schedule.json")
+    settings = json.loads(_said(capsys, "export", "one", "--format", "openvino-genai"))
+    assert settings == export_to("openvino-genai", schedule).model_dump(mode="json")
+    assert run(["studies", "export", "one", "--format", "sglang"]) == 2
+    assert "sglang" in capsys.readouterr().err.lower()
 
 
 def _relative(scores: pd.DataFrame) -> float:
