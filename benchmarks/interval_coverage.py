@@ -58,7 +58,7 @@ def main(
         list[str] | None,
         typer.Option("--budget", help="Repeat for several, in turn. Default: 50, 33 and 22 %."),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each search.")] = 40,
     out: Annotated[Path, typer.Option(help="The JSON to write.")] = RESULTS,
 ) -> None:
     """Simulate studies, print how often intervals cover, write the JSON."""
@@ -71,7 +71,7 @@ def main(
         spaces = [
             SearchSpace(target, parse_budget(text), layer_step=4) for text in budgets or BUDGETS
         ]
-        settings = SearchSettings(strategy="tpe", trials=trials)
+        settings = SearchSettings(trials=trials)
         with Display(console).bar("studies", studies) as advance:
             for seed in range(studies):
                 findings += simulated_study(spaces[seed % len(spaces)], settings, seed)

@@ -69,7 +69,8 @@ def measurement_note(evaluator: Evaluator, target: Shape) -> str:
     return (
         f"Accuracy was measured on a proxy ({evaluator.measured_on}), on which the schedule's "
         f"layers were scaled from {target.decoder_layers} to {evaluator.shape.decoder_layers}; "
-        f"only the cost is that of {target.name}, whose own accuracy was not measured."
+        f"only the cost is that of {target.name}, whose own accuracy was not measured. Schedules "
+        "carry over between models only in part (docs/search-quality.md): measure it there."
     )
 
 

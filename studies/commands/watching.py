@@ -30,14 +30,18 @@ def watch(folder: Path, storage: str | None, console: Console, interval: float) 
     if not console.is_terminal:
         _follow_lines(folder, storage, console, interval, progress)
         return
-    with Live(progress_panel(progress), console=console, auto_refresh=False) as live:
-        try:
-            while progress.state == "running":
-                time.sleep(interval)
-                progress = read_progress(folder, storage)
-                live.update(progress_panel(progress), refresh=True)
-        except KeyboardInterrupt:
-            return  # the study goes on; only looking at it has ended
+    live = Live(progress_panel(progress), console=console, auto_refresh=False)
+    try:
+        # Inside, so that Ctrl-C while the first table is drawn leaves the cursor visible too.
+        live.start(refresh=True)
+        while progress.state == "running":
+            time.sleep(interval)
+            progress = read_progress(folder, storage)
+            live.update(progress_panel(progress), refresh=True)
+    except KeyboardInterrupt:
+        return  # the study goes on; only looking at it has ended
+    finally:
+        live.stop()
 
 
 def _follow_lines(

@@ -114,3 +114,9 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
     assert page.read_text() == "before\n<b>\n\nnew\n\n<e>\nafter\n"
     with pytest.raises(DataError, match="no place"):
         replace_between(page, "<none>", "<e>", "new\n")
+
+
+def test_the_page_has_the_table_of_the_results():
+    results = transfer.Results.model_validate_json(transfer.RESULTS.read_text(encoding="utf-8"))
+    assert results.models
+    assert transfer.markdown(results.models) in PAGE.read_text(encoding="utf-8")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _MEGABYTE = 1 << 20
 
 
@@ -59,14 +61,23 @@ class RayNodes:
 @contextmanager
 def ray_nodes(*workers: int) -> Iterator[RayNodes]:
     """Start a cluster with nodes that have room for so many workers each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    nodes = RayNodes()
-    try:
-        for number in workers:
-            nodes.join(number)
-        yield nodes
-    finally:
-        nodes.close()
+    helpers = str(Path(__file__).parent)
+    path = os.environ.get("PYTHONPATH")
+    changes = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Actors import evaluators of tests from here.
+        "PYTHONPATH": helpers if path is None else f"{helpers}{os.pathsep}{path}",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in changes.items():
+            patch.setenv(name, value)
+        nodes = RayNodes()
+        try:
+            for number in workers:
+                nodes.join(number)
+            yield nodes
+        finally:
+            nodes.close()
 
 
 def _arguments(workers: int) -> dict[str, Any]:
