@@ -16,7 +16,7 @@ import numpy as np
 
 from pruners.schedule import Schedule
 from pruners.shape import Shape
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from space.mission_vocabulary import MissionVocabulary
 
 STARTS = (1.0, 1.2, 1.5, 2.0, 3.0)

@@ -27,7 +27,8 @@ from scipy.stats import kendalltau
 from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import Shape
-from search.measuring import Measurements, measured_share
+from search.measured_form import measured_share
+from search.measuring import Measurements
 from space.flops import price
 from studies.statistics import (
     LEVEL,

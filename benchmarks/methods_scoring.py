@@ -21,7 +21,8 @@ from search.display import Display
 from search.evaluators import Evaluator
 from search.export import versions
 from search.interruption import SIGNALS, Interruption, SearchInterruptedError
-from search.measuring import Measurements, as_measured
+from search.measured_form import as_measured
+from search.measuring import Measurements
 from search.model_choice import choose_model, make_evaluator
 from search.selection import score_split
 from studies.identity import SplitIdentity, StudyIdentity

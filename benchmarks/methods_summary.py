@@ -16,7 +16,8 @@ from pruners.errors import StudyError
 from pruners.published import dense, published
 from pruners.shape import Shape
 from search.export import versions
-from search.measuring import Measurements, measured_share
+from search.measured_form import measured_share
+from search.measuring import Measurements
 from space.flops import dense_cost, price
 from studies.files import write_text
 from studies.results import FAR

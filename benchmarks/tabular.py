@@ -20,7 +20,8 @@ from pruners.shape import Shape
 from pruners.stages import SimilarityFusion
 from search.attention_mass import AttentionMass
 from search.evaluators import Probe, SampleKey
-from search.measuring import Measurements, as_measured
+from search.measured_form import as_measured
+from search.measuring import Measurements
 
 DENSE_ROW = 0
 """Row of the dense model in a ground truth."""

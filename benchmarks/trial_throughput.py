@@ -39,7 +39,7 @@ from pruners.files import save_schedule
 from pruners.schedule import Schedule
 from search.embedded import CHECKPOINT, CLIP
 from search.embedded.benchmark import load_split
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from search.tasks.evaluator import TaskEvaluator
 from search.tasks.settings import TaskSettings
 from space.budgets import parse_budget

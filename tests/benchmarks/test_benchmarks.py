@@ -12,7 +12,7 @@ import pytest
 
 from pruners import Schedule
 from search.analytic import AnalyticEvaluator
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from studies.statistics import relative_accuracy
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

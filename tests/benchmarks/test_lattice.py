@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from search.analytic import ANALYTIC_SHAPE
-from search.measuring import as_measured
+from search.measured_form import as_measured
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

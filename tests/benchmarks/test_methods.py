@@ -18,7 +18,8 @@ from pruners.shape import LLAVA_1_5_7B
 from search.analytic import AnalyticEvaluator
 from search.embedded_evaluator import EmbeddedEvaluator
 from search.evaluators import SampleKey
-from search.measuring import Measurements, as_measured
+from search.measured_form import as_measured
+from search.measuring import Measurements
 from space.flops import price
 from studies.statistics import relative_accuracy
 

@@ -13,7 +13,7 @@ from pruners.errors import DataError
 from search.analytic import ANALYTIC_SHAPE
 from search.attention_mass import AttentionEvaluator, AttentionMass, shares
 from search.evaluators import ProbingEvaluator
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from space.budgets import Budget
 from space.coding import SearchSpace
 from studies.statistics import relative_accuracy

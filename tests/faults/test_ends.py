@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.kill_resume import kill_and_resume
 from tests.faults.programs import (
     ROOT,
     STUDY,
@@ -23,6 +22,10 @@ from tests.faults.programs import (
     start,
     when,
 )
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from kill_resume import kill_and_resume
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(3600)]
 

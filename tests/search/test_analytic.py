@@ -9,7 +9,7 @@ from pruners.schedule import Schedule
 from search.analytic import TASK_ACCURACIES, AnalyticEvaluator
 from search.baselines import published_at
 from search.evaluators import SPLITS, SampleKey
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from space.budgets import Budget
 from space.shapes import preset
 

@@ -19,7 +19,7 @@ from search.embedded.benchmark import load_split
 from search.embedded.prompts import chat
 from search.embedded_evaluator import EmbeddedEvaluator
 from search.evaluators import SPLITS, ProbingEvaluator, SampleKey
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from space.budgets import Budget
 from space.coding import SearchSpace
 
@@ -139,7 +139,7 @@ def test_samples_are_the_benchmark_in_its_own_order(evaluator: EmbeddedEvaluator
         ]
         assert list(evaluator.samples(split)) == expected
     assert len({evaluator.split_fingerprint(split) for split in SPLITS}) == 3
-    with pytest.raises(DataError, match="expected one of search, confirm, report"):
+    with pytest.raises(DataError, match=r"unknown split.*choose one of search, confirm, report"):
         evaluator.samples("train")
 
 

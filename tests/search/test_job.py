@@ -17,7 +17,7 @@ from pruners.published import dense
 from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.command_line import run
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from search.strategies.base import Proposal, SearchState, Strategy
 from space import full_vocabulary
 from space.flops import price

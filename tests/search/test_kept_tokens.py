@@ -30,7 +30,7 @@ from search.embedded.viewing import EmbeddedViewer
 from search.embedded_evaluator import EmbeddedEvaluator
 from search.evaluators import SampleKey
 from search.kept_tokens import SPLIT, first_of_each_task, record_gallery
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from studies.kept_tokens import Gallery, KeptSample
 
 TOLERANCE = 1e-4

@@ -8,7 +8,8 @@ from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.baselines import published_at
-from search.measuring import Measurements, as_measured
+from search.measured_form import as_measured
+from search.measuring import Measurements
 from search.outcomes import Candidate
 from search.selection import confirm, score_split
 from space.budgets import Budget

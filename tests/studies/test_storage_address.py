@@ -17,6 +17,7 @@ SECRET = "hunter2"
     ],
 )
 def test_a_password_is_taken_from_the_environment_only_and_never_shown(text: str) -> None:
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
     with pytest.raises(SettingsError, match="holds a password") as caught:
         parse_storage(text)
     assert SECRET not in str(caught.value)
@@ -54,6 +55,7 @@ def test_other_addresses_are_refused_without_showing_them(text: str, message: st
 
 
 def test_addresses_of_the_same_database_are_known_as_such() -> None:
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
     address = parse_storage("postgresql+psycopg://me@db.cluster:5433/studies")
     assert address.is_postgresql
     assert address.is_same_database("postgresql+psycopg://other@localhost/studies")

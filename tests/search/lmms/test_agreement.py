@@ -12,7 +12,7 @@ from search.baselines import published_at
 from search.embedded import CHECKPOINT, CLIP
 from search.embedded_evaluator import EmbeddedEvaluator
 from search.lmms.embedded_tasks import group_name, write_tasks
-from search.measuring import as_measured
+from search.measured_form import as_measured
 from space.budgets import Budget
 
 from .asking import evaluate
