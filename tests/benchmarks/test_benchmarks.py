@@ -74,8 +74,8 @@ def test_killed_studies_lose_nothing(tmp_path):
 @pytest.mark.timeout(1500)
 def test_the_embedded_study_loses_nothing(tmp_path):
     # Few kills for its time; the script's default is twenty.
-    result = _run("kill_resume.py", "--kills", 3, "--out", tmp_path / "out.json")
+    result = _run("kill_resume.py", "--kills", 2, "--out", tmp_path / "out.json")
     assert result.returncode == 0, result.stdout + result.stderr
     outcome = json.loads((tmp_path / "out.json").read_text())
-    assert outcome["kills"] + outcome["ended_before_kill"] == 3
+    assert outcome["kills"] + outcome["ended_before_kill"] == 2
     assert outcome["as_uninterrupted"] == outcome["studies"]
