@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from filelock import FileLock, Timeout
 
 from pruners.errors import StudyError
+from studies.optuna_storage import CONNECT_TIMEOUT
 from studies.storage_address import StorageAddress
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ class PostgresqlLock:
         self._engine = create_engine(
             address.url,
             isolation_level="AUTOCOMMIT",
-            connect_args={"connect_timeout": 10, "application_name": "prunetune driver"},
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT,
+                "application_name": "prunetune driver",
+            },
         )
         try:
             self._connection: Connection = self._engine.connect()

@@ -11,6 +11,13 @@ from urllib.parse import parse_qsl
 from pruners.errors import StudyError
 from studies.database import IDENTITY_ATTRIBUTE, check_database
 from studies.identity import StudyIdentity
+from studies.optuna_storage import (
+    CONNECT_TIMEOUT,
+    close_storage,
+    open_storage,
+    shared_study_name,
+    sqlite_url,
+)
 from studies.snapshots import is_running, read_only
 from studies.storage import DATABASE_FILE, STORAGE_FILE
 from studies.storage_address import VARIABLE, StorageAddress, parse_storage
@@ -20,7 +27,10 @@ if TYPE_CHECKING:
     import optuna
 
 _PATIENCE = 60  # seconds to wait while a run writes a SQLite file
-_SERVER: Mapping[str, object] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+_SERVER: Mapping[str, object] = {
+    "pool_pre_ping": True,
+    "connect_args": {"connect_timeout": CONNECT_TIMEOUT},
+}
 
 
 def shared_address(folder: Path, storage: str | None) -> StorageAddress | None:
@@ -72,7 +82,7 @@ def find_optuna_study(
     import optuna
 
     # In a storage that studies share, the folder's name is part of the Optuna study's.
-    for name in (f"{path.resolve().name}: {budget}", budget):
+    for name in (shared_study_name(path.resolve().name, budget), budget):
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:
@@ -131,25 +141,17 @@ def open_for_changes(folder: Path, storage: str | None) -> Iterator[optuna.stora
         StudyError: It cannot be opened or written. The message shows no password.
         SettingsError: The address cannot be used.
     """
-    from optuna.storages import RDBStorage
-    from sqlalchemy import URL
-
     address = shared_address(folder, storage)
     file = folder / DATABASE_FILE
-    if address is None:
-        url = URL.create("sqlite", database=str(file)).render_as_string()  # quotes the path
-    else:
-        url = address.url
+    url = sqlite_url(file) if address is None else address.url
     on_server = address is not None and address.is_postgresql
-    options = dict(_SERVER) if on_server else {"connect_args": {"timeout": _PATIENCE}}
+    engine = _SERVER if on_server else {"connect_args": {"timeout": _PATIENCE}}
     with storage_errors(str(file) if address is None else f"the storage {address}", address):
-        template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in versions
-        opened = RDBStorage(template, engine_kwargs=options, skip_table_creation=True)
+        opened = open_storage(url, engine, skip_table_creation=True)
         try:
             yield opened
         finally:
-            opened.remove_session()
-            opened.engine.dispose()
+            close_storage(opened)
 
 
 @contextmanager
@@ -157,33 +159,26 @@ def _opened(
     url: str, name: str, address: StorageAddress | None
 ) -> Iterator[optuna.storages.RDBStorage]:
     from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
 
     storage = None
-    options = dict(_SERVER) if address is not None and address.is_postgresql else None
-    failures = (SQLAlchemyError, StorageInternalError)
+    engine = _SERVER if address is not None and address.is_postgresql else None
     try:
         try:
-            template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in versions
-            storage = RDBStorage(template, engine_kwargs=options, skip_table_creation=True)
+            storage = open_storage(url, engine, skip_table_creation=True)
         except RuntimeError as error:  # another version's tables
             raise StudyError(f"{name} cannot be read ({error})") from error
         yield storage
-    except failures as error:
+    except (SQLAlchemyError, StorageInternalError) as error:
         cause = str(error.__cause__ or error)
         first = (cause if address is None else address.masked(cause)).partition("\n")[0]
         raise StudyError(f"{name} cannot be read ({first})") from error
     finally:
         if storage is not None:
-            storage.remove_session()
-            storage.engine.dispose()
+            close_storage(storage)
 
 
 def _sqlite_url(uri: str) -> str:
     """SQLAlchemy's address of a SQLite URI; it unquotes what it is given once more."""
-    from sqlalchemy import URL
-
     file, _, query = uri.partition("?")
-    options = {**dict(parse_qsl(query)), "uri": "true"}
-    return URL.create("sqlite", database=file, query=options).render_as_string()
+    return sqlite_url(file, {**dict(parse_qsl(query)), "uri": "true"})

@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 from pruners.errors import StudyError
 from studies.database import IDENTITY_ATTRIBUTE
 from studies.files import atomic_path
+from studies.optuna_storage import (
+    CONNECT_TIMEOUT,
+    close_storage,
+    open_storage,
+    shared_study_name,
+    sqlite_url,
+)
 from studies.records import BUDGET_ATTRIBUTE
 from studies.storage_address import StorageAddress
 
@@ -128,7 +135,7 @@ class TrialStorage:
 
     def close(self) -> None:
         """Close all connections."""
-        _dispose(self._rdb)
+        close_storage(self._rdb)
 
 
 def own_storage(database: Path, budgets: tuple[str, ...], identity: str) -> TrialStorage:
@@ -144,7 +151,7 @@ def own_storage(database: Path, budgets: tuple[str, ...], identity: str) -> Tria
     """
     if not database.exists():
         with atomic_path(database) as temporary:
-            _dispose(_rdb(f"sqlite:///{temporary}"))
+            close_storage(_rdb(sqlite_url(temporary)))
     names = {budget: budget for budget in budgets}
     return TrialStorage(_sqlite(database), str(database), names, identity)
 
@@ -169,7 +176,7 @@ def shared_storage(
     from optuna.exceptions import OptunaError
     from sqlalchemy.exc import SQLAlchemyError
 
-    names = {budget: f"{study}: {budget}" for budget in budgets}
+    names = {budget: shared_study_name(study, budget) for budget in budgets}
     try:
         rdb = _postgresql(address) if address.is_postgresql else _sqlite(address.file)
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
@@ -208,26 +215,26 @@ def storage_errors(where: str, address: StorageAddress | None) -> Iterator[None]
         ) from error
 
 
-def _rdb(url: str, **options: Any) -> optuna.storages.RDBStorage:
+def _rdb(url: str, **engine: Any) -> optuna.storages.RDBStorage:
     from optuna.exceptions import ExperimentalWarning
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import RetryHeartbeatStaleTrialCallback
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
-            url.replace("{", "{{").replace("}", "}}"),  # Optuna takes it for a template
+        return open_storage(
+            url,
+            engine,
             heartbeat_interval=HEARTBEAT,
             grace_period=GRACE,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            engine_kwargs=options,
         )
 
 
 def _sqlite(database: Path) -> optuna.storages.RDBStorage:
     from sqlalchemy import event
 
-    rdb = _rdb(f"sqlite:///{database}", connect_args={"timeout": _BUSY})
-    _dispose(rdb)  # connections opened so far lack the settings below
+    rdb = _rdb(sqlite_url(database), connect_args={"timeout": _BUSY})
+    close_storage(rdb)  # connections opened so far lack the settings below
     event.listen(rdb.engine, "connect", _write_ahead)
     event.listen(rdb.engine, "begin", _begin_to_write)
     return rdb
@@ -237,14 +244,14 @@ def _postgresql(address: StorageAddress) -> optuna.storages.RDBStorage:
     from sqlalchemy import create_engine, text
 
     # Two that make tables at once would fail: "if not exists" is no lock.
-    engine = create_engine(address.url, connect_args={"connect_timeout": 10})
+    engine = create_engine(address.url, connect_args={"connect_timeout": CONNECT_TIMEOUT})
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _SCHEMA_KEY})
             return _rdb(
                 address.url,
                 pool_pre_ping=True,  # idle connections are cut by servers and firewalls
-                connect_args={"connect_timeout": 10, "application_name": "prunetune"},
+                connect_args={"connect_timeout": CONNECT_TIMEOUT, "application_name": "prunetune"},
             )
     finally:
         engine.dispose()
@@ -277,8 +284,3 @@ def _begin_to_write(connection: Connection) -> None:
     """Take the write lock at once: Optuna reads before it writes, and SQLite refuses to write what
     another process, such as a dashboard, has changed in between, without waiting."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _dispose(rdb: optuna.storages.RDBStorage) -> None:
-    rdb.remove_session()
-    rdb.engine.dispose()

@@ -94,6 +94,15 @@ def test_a_study_is_created_and_continued(tmp_path, identity):
             study_folder.study("3 TFLOPs")
 
 
+def test_folders_may_have_names_that_mean_something_in_a_url(tmp_path, identity):
+    path = tmp_path / "a %20 {b} ? study"
+    with StudyFolder.open(path, identity) as folder:
+        folder.study("2 TFLOPs").optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    with closing(sqlite3.connect(path / "study.db")) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM trials").fetchone() == (2,)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
 def test_the_database_is_plain_optuna(tmp_path, identity):
     with StudyFolder.open(tmp_path, identity) as study_folder:
         study = study_folder.study("2 TFLOPs")
