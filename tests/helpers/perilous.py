@@ -16,6 +16,9 @@ from pruners.schedule import Schedule
 from search.analytic import AnalyticEvaluator
 from search.evaluators import Probe
 
+MEETING = 50
+"""Seconds that a worker waits for another; fewer than the tests' pools wait for it."""
+
 
 class PerilousEvaluator(AnalyticEvaluator):
     """Takes a trap out of its folder before it measures, if there is one: each traps one worker."""
@@ -48,7 +51,10 @@ class PerilousEvaluator(AnalyticEvaluator):
 
 
 def set_traps(folder: Path, occasion: str, kind: str, number: int = 1) -> None:
-    """Set traps of a kind: kill, hang or refuse, when a worker loads or measures."""
+    """Set traps of a kind: kill, hang, refuse or meet, when a worker loads or measures.
+
+    Who meets waits until another process has measured.
+    """
     for count in range(number):
         (folder / f"{occasion}-{kind}-{count}").touch()
 
@@ -67,6 +73,8 @@ def measured(folder: Path) -> list[tuple[str, str, int]]:
 
 def processes(folder: Path) -> set[int]:
     """Read which processes measured."""
+    if not (folder / "log").exists():
+        return set()
     return {int(line.split()[3]) for line in (folder / "log").read_text().splitlines()}
 
 
@@ -81,5 +89,9 @@ def _spring(folder: Path, occasion: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         elif kind == "hang":
             time.sleep(1000)
+        elif kind == "meet":
+            deadline = time.monotonic() + MEETING
+            while not processes(folder) - {os.getpid()} and time.monotonic() < deadline:
+                time.sleep(0.01)
         else:
             raise DataError("the data is gone; bring it back")
