@@ -141,11 +141,13 @@ def off_budget_points(shape: Shape) -> list[Point]:
 
 def sampled_points(shape: Shape) -> list[Point]:
     """Some schedules of the embedded model's lattice, scaled to another depth, after dense."""
-    points = [Point(0, dense_point(shape))]
-    for tokens in MEAN_TOKENS:
-        for point in lattice_sample(EmbeddedEvaluator().shape, tokens):
-            points.append(Point(tokens, scaled(point, EmbeddedEvaluator().shape, shape)))
-    return points
+    embedded = EmbeddedEvaluator().shape
+    sample = [
+        Point(tokens, scaled(point, embedded, shape))
+        for tokens in MEAN_TOKENS
+        for point in lattice_sample(embedded, tokens)
+    ]
+    return [Point(0, dense_point(shape)), *sample]
 
 
 PARTS: Mapping[str, Callable[[Shape], list[Point]]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from records import Record
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -42,11 +42,7 @@ class Finding(NamedTuple):
     truth: float
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Row(_Record):
+class Row(Record):
     """One kind of interval over all studies.
 
     Attributes:
@@ -92,7 +88,7 @@ class Row(_Record):
         ]
 
 
-class Coverage(_Record):
+class Coverage(Record):
     """What the simulated studies showed.
 
     Attributes:

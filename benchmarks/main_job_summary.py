@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from records import Record
 
 from pruners.published import dense
 from pruners.schedule import Schedule
@@ -34,11 +34,7 @@ from studies.statistics import (
 RANDOM = "random search"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Arm(_Record):
+class Arm(Record):
     """One search: its winner and what it took; `evaluations` counts samples of the search split."""
 
     schedule: Schedule
@@ -47,7 +43,7 @@ class Arm(_Record):
     seconds: float
 
 
-class Cell(_Record):
+class Cell(Record):
     """Both searches at one budget with one seed."""
 
     budget: str
@@ -56,7 +52,7 @@ class Cell(_Record):
     random: Arm
 
 
-class Method(_Record):
+class Method(Record):
     """A method at one budget; searches have one schedule per seed, the others one for all.
 
     Attributes:
@@ -82,7 +78,7 @@ class Method(_Record):
     schedules: tuple[dict[str, float | list[int]], ...]
 
 
-class BudgetSummary(_Record):
+class BudgetSummary(Record):
     """All methods at one budget; comparisons are of the means over seeds, Holm-corrected.
 
     Attributes:
@@ -100,7 +96,7 @@ class BudgetSummary(_Record):
     wins: dict[str, int]
 
 
-class Summary(_Record):
+class Summary(Record):
     """The whole benchmark."""
 
     measured_on: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from methods_summary import Record
+from records import Record
 
 Verdict = Literal["agrees", "disagrees", "not significant", "no claim"]
 """Whether a difference has the papers' direction, where it is significant and they have one."""

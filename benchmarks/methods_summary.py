@@ -10,7 +10,8 @@ import numpy as np
 from methods_schedules import BudgetPoint, Entry
 from methods_scoring import SPLIT, scores_of
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
+from records import Record
 
 from pruners.errors import StudyError
 from pruners.published import dense, published
@@ -22,12 +23,6 @@ from space.flops import dense_cost, price
 from studies.files import write_text
 from studies.results import FAR
 from studies.statistics import paired_interval, relative_accuracy, task_accuracies
-
-
-class Record(BaseModel):
-    """A part of a result that is written as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class MethodResult(Record):

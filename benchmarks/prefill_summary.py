@@ -7,18 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from prefill_timing import Timings, Variant
-from pydantic import BaseModel, ConfigDict
+from records import Record
 
 from pruners.schedule import Cost
 from pruners.shape import Shape
 from space.flops import price
 from studies.files import write_text
-
-
-class Record(BaseModel):
-    """What is written as JSON: frozen, without other fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Spread(Record):

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
+from records import Record
 
 from pruners.errors import DataError
 from studies.files import write_text
-
-
-class Record(BaseModel):
-    """Immutable, and without fields that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class BudgetRun(Record):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from records import Record
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from search_quality_records import Cell, Estimate, Record
+from search_quality_records import Cell, Estimate
 from search_quality_summary import estimate
 from search_quality_table import percent
 

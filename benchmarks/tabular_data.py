@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lattice import LatticePoint
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
+from records import Record
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -34,7 +35,7 @@ _LEVELS = 255
 _COMPRESSION_LEVEL = 19
 
 
-class SplitSamples(BaseModel):
+class SplitSamples(Record):
     """Samples of a split that schedules were run on.
 
     Attributes:
@@ -42,8 +43,6 @@ class SplitSamples(BaseModel):
         tasks: Its task.
         images: Name of its image.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     identifiers: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -55,7 +54,7 @@ class SplitSamples(BaseModel):
         return tuple(map(SampleKey, self.identifiers, self.tasks, self.images))
 
 
-class About(BaseModel):
+class About(Record):
     """What a ground truth is of.
 
     Attributes:
@@ -67,8 +66,6 @@ class About(BaseModel):
         splits: The samples by split.
         versions: Versions of the libraries that decide results.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     measured_on: str

@@ -25,7 +25,7 @@ import typer
 from ground_truth import MEAN_TOKENS
 from lattice import lattice_sample, scaled
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from records import Record
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -53,10 +53,8 @@ _COLUMNS = (
 )
 
 
-class Results(BaseModel):
+class Results(Record):
     """What `transfer.py` found."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     proxy: str
     models: tuple[OtherModel, ...]

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+from records import Record
 from scipy.stats import spearmanr
-from tabular import DENSE_ROW
+from tabular import DENSE_ROW, TabularEvaluator
 from tabular_data import GroundTruth
 
 DRAWS = 2_000
 """Bootstrap draws of schedules."""
 
 
-class Estimate(BaseModel):
+class Estimate(Record):
     """A value with its 95 % interval over draws of schedules."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: float
     interval_95: tuple[float, float]
 
 
-class Transfer(BaseModel):
+class Transfer(Record):
     """One budget of one other model.
 
     Attributes:
@@ -38,8 +37,6 @@ class Transfer(BaseModel):
         regret_of_chance: What a schedule taken at random lacks to it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     mean_tokens: int
     tokens_there: float
     schedules: int
@@ -49,7 +46,7 @@ class Transfer(BaseModel):
     regret_of_chance: Estimate
 
 
-class OtherModel(BaseModel):
+class OtherModel(Record):
     """A model that schedules were carried over to.
 
     Attributes:
@@ -59,15 +56,13 @@ class OtherModel(BaseModel):
         budgets: Results by budget.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     measured_on: str
     decoder_layers: int
     dense_accuracy: float
     budgets: tuple[Transfer, ...]
 
 
-class Values(BaseModel):
+class Values(Record):
     """Relative accuracy of the schedules carried over, all in one order.
 
     Attributes:
@@ -76,7 +71,7 @@ class Values(BaseModel):
         report: On the other model's report split, `(schedules,)`.
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     proxy: NDArray[np.float64]
     search: NDArray[np.float64]
@@ -142,18 +137,6 @@ def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> fl
     return float(spearmanr(one, other).statistic)
 
 
-def relative_accuracies(truth: GroundTruth, split: str) -> NDArray[np.float64]:
-    """Relative accuracy of every row on a split: mean over tasks of accuracy / dense accuracy.
-
-    Unlike `TabularEvaluator.relative_accuracies` it takes tables in which rows behave alike.
-    """
-    tasks = np.array(truth.about.splits[split].tasks)
-    right = truth.right[split]
-    means = np.stack([right[:, tasks == task].mean(axis=1) for task in np.unique(tasks)])
-    relative: NDArray[np.float64] = (means / means[:, [DENSE_ROW]]).mean(axis=0)
-    return relative
-
-
 def dense_accuracy(truth: GroundTruth) -> float:
     """Mean accuracy over tasks of the dense model on the report split."""
     tasks = np.array(truth.about.splits["report"].tasks)
@@ -172,8 +155,9 @@ def other_model(proxy: GroundTruth, rows: NDArray[np.int64], other: GroundTruth)
     Returns:
         The comparison by budget.
     """
-    at_proxy = relative_accuracies(proxy, "search")[rows]
-    search, report = (relative_accuracies(other, split)[1:] for split in ("search", "report"))
+    at_proxy = TabularEvaluator(proxy).relative_accuracies("search")[rows]
+    table = TabularEvaluator(other)
+    search, report = (table.relative_accuracies(split)[1:] for split in ("search", "report"))
     tokens, budgets = other.tokens[1:].mean(axis=1), other.budgets[1:]
     summaries = []
     for budget in sorted(set(budgets.tolist()), reverse=True):

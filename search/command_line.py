@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pruners.errors import PrunetuneError
 from search.arguments import named_folders, repeat_options, split_list
 from search.running import run_settings
 from search.settings import SearchSettings, checked_settings
@@ -25,7 +23,7 @@ from search.worker_options import (
     storage_address,
 )
 from search.workers.settings import WorkerSettings
-from studies.commands.entry import COMMANDS, USER_ERROR, run_command
+from studies.commands.entry import COMMANDS, exit_status, run_command
 
 DEFAULT_TIMEOUT = 240.0
 """Seconds of search per budget; with confirming and reporting, 5 minutes on two free cores."""
@@ -260,19 +258,5 @@ def run(arguments: Sequence[str]) -> int:
     """
     if arguments and arguments[0] in COMMANDS:
         return run_command(arguments)
-    command = typer.main.get_command(application)
     expanded = repeat_options(arguments, _REPEATED)
-    try:
-        # Standalone mode ends the process itself, also after printing usage errors.
-        command.main(
-            args=expanded,
-            prog_name="prunetune",
-            obj=f"prunetune {shlex.join(arguments)}",
-            standalone_mode=True,
-        )
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    except PrunetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    return 0
+    return exit_status(application, expanded, "prunetune", f"prunetune {shlex.join(arguments)}")

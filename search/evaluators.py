@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from pruners.errors import SettingsError
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 
@@ -128,3 +129,23 @@ class ProbingEvaluator(Evaluator, Protocol):
         Raises:
             PrunetuneError: The schedule does not fit the model, or the model cannot be loaded.
         """
+
+
+def require_probing(evaluator: Evaluator) -> ProbingEvaluator:
+    """Return an evaluator as one that probes.
+
+    Args:
+        evaluator: The evaluator.
+
+    Returns:
+        The same.
+
+    Raises:
+        SettingsError: It does not probe.
+    """
+    if not isinstance(evaluator, ProbingEvaluator):
+        raise SettingsError(
+            f"{evaluator.measured_on} gives scores only; choose a strategy that compares schedules "
+            "by accuracy"
+        )
+    return evaluator

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.errors import SettingsError
 from pruners.schedule import Schedule
-from search.evaluators import Evaluator, Probe, ProbingEvaluator, SampleKey
+from search.evaluators import Evaluator, Probe, ProbingEvaluator, SampleKey, require_probing
 from search.measured_form import as_measured
 from search.sample_limits import equal_shares
 from search.workers.assignments import Assignment, Measured, Question
@@ -122,11 +121,7 @@ class Measurements:
             SettingsError: The evaluator does not probe.
             PrunetuneError: The evaluator cannot score the schedule.
         """
-        if self.probing is None:
-            raise SettingsError(
-                f"{self.evaluator.measured_on} gives scores only; choose a strategy that compares "
-                "schedules by accuracy"
-            )
+        require_probing(self.evaluator)
         self.measure([schedule], split, [indices], probes=True)
         names, _ = self._asked(split, indices)
         known = self._cache.get_probes(schedule.content_hash, split, names)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import warnings
 from functools import partial
 
-from rich.console import Console
-
 from search.display import Display
 from search.settings import CommandSettings
-
-_FILE_COLUMNS = 120
+from studies.terminal import console
 
 
 def run_settings(settings: CommandSettings, command: str) -> int:
@@ -31,7 +28,7 @@ def run_settings(settings: CommandSettings, command: str) -> int:
     from studies.storage import StudyFolder
 
     plan = make_plan(settings)
-    display = Display(_console(), quiet=settings.quiet)
+    display = Display(console(), quiet=settings.quiet)
     if settings.dry_run:
         from search.explaining import explain
 
@@ -55,12 +52,6 @@ def run_settings(settings: CommandSettings, command: str) -> int:
         ):
             Job(plan, settings.search, folder, display, interruption, command, pool).run()
         return interruption.exit_status
-
-
-def _console() -> Console:
-    console = Console()
-    # Without a terminal rich assumes 80 columns, too few for the closing table.
-    return console if console.is_terminal else Console(width=_FILE_COLUMNS)
 
 
 def _quieten_libraries() -> None:

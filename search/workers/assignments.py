@@ -9,9 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.errors import SettingsError
 from pruners.schedule import Schedule
-from search.evaluators import Evaluator, Probe, ProbingEvaluator
+from search.evaluators import Evaluator, Probe, require_probing
 from search.workers.mishaps import counting_no_numbers_as_wrong, naming_lack_of_memory
 
 
@@ -62,12 +61,7 @@ class Assignment:
     def _measured(self, evaluator: Evaluator) -> Measured:
         if not self.probes:
             return evaluator.score(self.schedule, self.split, self.indices)
-        if not isinstance(evaluator, ProbingEvaluator):
-            raise SettingsError(
-                f"{evaluator.measured_on} gives scores only; choose a strategy that compares "
-                "schedules by accuracy"
-            )
-        return evaluator.probe(self.schedule, self.split, self.indices)
+        return require_probing(evaluator).probe(self.schedule, self.split, self.indices)
 
     def __str__(self) -> str:  # shown when workers are lost with it
         return (

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from pydantic_core import to_json
-from rich.console import Console
 
 from pruners.errors import PrunetuneError, StudyError
 from studies.commands import tables
@@ -30,8 +29,8 @@ from studies.commands.watching import watch as watch_study
 from studies.progress import read_progress
 from studies.reading import StoredStudy, find_studies, read_study
 from studies.report import print_report
+from studies.terminal import console
 
-_FILE_COLUMNS = 120
 _HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 application = typer.Typer(
@@ -247,12 +246,6 @@ def delete(
             raise typer.Exit(1)
     delete_study(folder, given_storage(storage))
     typer.echo(f"Removed {folder}.")
-
-
-def console() -> Console:
-    """A console as wide as its terminal; without one, wide enough for the tables."""
-    shown = Console()
-    return shown if shown.is_terminal else Console(width=_FILE_COLUMNS)
 
 
 def _as_json(study: StoredStudy) -> dict[str, Any]:

@@ -26,10 +26,27 @@ def run_command(arguments: Sequence[str]) -> int:
         Exit status: 0 when done, 2 for a user's mistake.
     """
     name, *others = arguments
-    command = typer.main.get_command(_application(name))
+    return exit_status(_application(name), others, f"prunetune {name}")
+
+
+def exit_status(
+    application: typer.Typer, arguments: Sequence[str], program: str, obj: object = None
+) -> int:
+    """Run a command line, and print a user's mistake as one line.
+
+    Args:
+        application: What runs it.
+        arguments: Command-line arguments without the program's name.
+        program: The program's name.
+        obj: Handed to the command as its context's `obj`.
+
+    Returns:
+        Exit status: the command's own, 2 for a user's mistake.
+    """
+    command = typer.main.get_command(application)
     try:
         # Standalone mode ends the process itself, also after printing usage errors.
-        command.main(args=others, prog_name=f"prunetune {name}", standalone_mode=True)
+        command.main(args=list(arguments), prog_name=program, obj=obj, standalone_mode=True)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except PrunetuneError as error:
