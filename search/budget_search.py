@@ -83,6 +83,7 @@ class BudgetSearch:
         self._seed = seed
         self._runner = TrialRunner(meter, self.history, races=strategy.races)
         self._in_flight: list[TrialInFlight] = []
+        self._leftovers = True  # trials that an ended process has left may be waiting
         self.seconds = 0.0
         """Wall-clock time spent on it."""
 
@@ -108,6 +109,8 @@ class BudgetSearch:
         """
         state = self.state(limit, others)
         proposal = self._strategy.propose(state)
+        if not isinstance(proposal, Proposal):
+            self.history.refresh()  # a strategy that asks by itself may also have finished trials
         if proposal is None:
             return None
         trial = self._ask(proposal) if isinstance(proposal, Proposal) else proposal
@@ -142,7 +145,7 @@ class BudgetSearch:
             self._fail(flight.trial)
             return None
         frozen = self.history.study.tell(flight.trial, value)
-        self.history.refresh()
+        self.history.take(frozen)
         return self._report(frozen, value)
 
     def outcome(self, others: tuple[SearchState, ...]) -> SearchOutcome:
@@ -165,7 +168,10 @@ class BudgetSearch:
 
         study = self.history.study
         check_point(proposal.point, self.history.space.parameters)
-        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if self._leftovers:
+            waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            self._leftovers = bool(waiting)
+        if not self._leftovers:
             attributes: dict[str, int | str] = {BLOCKS_ATTRIBUTE: proposal.blocks}
             if proposal.origin is not None:
                 attributes[ORIGIN_ATTRIBUTE] = proposal.origin

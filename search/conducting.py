@@ -80,8 +80,6 @@ class Conductor:
         """Begin trials while there are workers for them and something to measure."""
         silent: set[BudgetSearch] = set()  # have nothing to propose before a trial ends
         while self._has_place():
-            for search in self._searches:
-                search.history.refresh()
             running = [search for search in self._searches if search.stopped is None]
             asked = [search for search in running if search not in silent]
             if not asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -71,15 +72,23 @@ class SearchHistory:
         return tuple(sorted(self._tried.values(), key=lambda tried: tried.trial))
 
     def refresh(self) -> None:
-        """Take in the trials that have finished since, here or in other processes."""
+        """Take in the trials that have finished since, whoever told the study."""
         from optuna.trial import TrialState
 
-        self.finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        for trial in self.finished:
-            if trial.number not in self._seen:
-                self._seen.add(trial.number)
-                self.evaluations += self._cost(trial)
-                self._take(trial)
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            self.take(trial)
+
+    def take(self, trial: optuna.trial.FrozenTrial) -> None:
+        """Take in a finished trial; one that is known already changes nothing.
+
+        This spares a read of the study, which costs the more the more trials are running.
+        """
+        if trial.number in self._seen:
+            return
+        self._seen.add(trial.number)
+        insort(self.finished, trial, key=lambda each: each.number)
+        self.evaluations += self._cost(trial)
+        self._merge(trial)
 
     def decode(self, point: Mapping[str, Value]) -> Schedule:
         """Decode a point of the space; the newest is kept, for its trial will be read next."""
@@ -140,7 +149,7 @@ class SearchHistory:
         known = trial.user_attrs.get(KNOWN_BLOCKS_ATTRIBUTE, 0)
         return sum(self._block_sizes[known : len(trial.intermediate_values)])
 
-    def _take(self, trial: optuna.trial.FrozenTrial) -> None:
+    def _merge(self, trial: optuna.trial.FrozenTrial) -> None:
         """Merge a trial with what is known of its schedule's measured form."""
         measured_hash = trial.user_attrs.get(MEASURED_ATTRIBUTE)
         if measured_hash is None:
