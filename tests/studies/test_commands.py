@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from running_study import contents, kill_study, start_study
 
 from pruners import Schedule, load_schedule, save_schedule
 from pruners.scorers import Uniform
@@ -32,23 +33,6 @@ from studies.study_comparison import compare_studies
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 REPOSITORY = Path(__file__).parents[2]
 SEARCH = "--model analytic --trials 4 --stages 1 --quiet"
-
-# A study whose run has a finished trial and one under way, and goes on until its input ends.
-RUN = """
-import sys
-from pathlib import Path
-from studies.identity import StudyIdentity
-from studies.storage import StudyFolder
-import optuna
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-identity = StudyIdentity.model_validate_json(sys.argv[2])
-with StudyFolder.open(Path(sys.argv[1]), identity) as folder:
-    study = folder.study("2 TFLOPs")
-    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    study.ask()
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +57,9 @@ def runs(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.fixture
 def running(runs: Path, identity):
     """A study ``live`` that a process is running, which ends when its input is closed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(runs / "live"), identity.model_dump_json()],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "ready\n"
+    process = start_study(runs / "live", identity)
     yield process
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
-
-
-def _files(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    kill_study(process)
 
 
 def _said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -102,7 +68,7 @@ def _said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_looking_at_studies_changes_nothing(runs: Path, capsys) -> None:
-    before = _files(runs)
+    before = contents(runs)
     for arguments in (
         ["list"],
         ["status", "one"],
@@ -114,7 +80,7 @@ def test_looking_at_studies_changes_nothing(runs: Path, capsys) -> None:
         ["report", "one", "--to", "page.html"],
     ):
         assert _said(capsys, *arguments)
-        assert _files(runs) == before, arguments
+        assert contents(runs) == before, arguments
 
 
 def test_what_is_listed_is_what_optuna_and_the_results_say(runs: Path, capsys) -> None:
@@ -280,13 +246,13 @@ WRONG = {
 def test_what_is_wrong_is_said_with_status_2(
     arguments: list[str], message: str, runs: Path, capsys
 ) -> None:
-    before = _files(runs)
+    before = contents(runs)
     assert run(["studies", *arguments]) == 2
     output = capsys.readouterr()
     assert message in output.err
     assert "Traceback" not in output.err
     assert "secret-word" not in output.out + output.err
-    assert _files(runs) == before
+    assert contents(runs) == before
 
 
 def test_a_study_that_has_only_begun_is_shown_as_that(runs: Path, identity, capsys) -> None:
@@ -318,10 +284,10 @@ def test_a_damaged_study_is_named_beside_the_others(runs: Path, capsys) -> None:
 
 
 def test_a_study_is_deleted_and_no_other(runs: Path, capsys) -> None:
-    before = _files(runs / "two")
+    before = contents(runs / "two")
     assert "Removed" in _said(capsys, "delete", "one", "--yes")
     assert [path.name for path in runs.iterdir()] == ["two"]
-    assert _files(runs / "two") == before
+    assert contents(runs / "two") == before
 
 
 def test_deleting_asks_on_a_terminal(runs: Path) -> None:

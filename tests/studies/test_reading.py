@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import optuna
 import pytest
+from running_study import contents, kill_study, start_study
 
 from pruners import load_schedule, published, save_schedule
 from pruners.errors import PrunetuneError, StudyError
@@ -18,49 +15,6 @@ from studies.storage import StudyFolder
 from studies.storage_address import parse_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-REPOSITORY = Path(__file__).parents[2]
-
-# A run that says when it has a finished trial and one under way, and then waits to be killed.
-RUN = """
-import sys, time
-from pathlib import Path
-from studies.identity import StudyIdentity
-from studies.storage import StudyFolder
-from studies.storage_address import parse_storage
-import optuna
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-identity = StudyIdentity.model_validate_json(sys.argv[2])
-with StudyFolder.open(Path(sys.argv[1]), identity) as folder:
-    study = folder.study("2 TFLOPs")
-    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    study.ask()
-    print("ready", flush=True)
-    time.sleep(600)
-"""
-
-
-def _files(folder):
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def _start(folder, identity):
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(folder), identity.model_dump_json()],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def _kill(process):
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
 
 
 @pytest.fixture
@@ -74,9 +28,9 @@ def searched(tmp_path, identity):
 
 
 def test_a_study_at_rest_is_read_and_nothing_changes(searched, identity):
-    before = _files(searched)
+    before = contents(searched)
     stored = read_study(searched)
-    assert _files(searched) == before
+    assert contents(searched) == before
     assert stored.name == "first"
     assert stored.path == searched
     assert stored.identity == identity
@@ -96,10 +50,10 @@ def test_a_study_is_read_wherever_its_folder_is(searched, tmp_path):
 
 def test_a_study_without_trials_is_read(tmp_path, identity):
     StudyFolder.open(tmp_path / "new", identity).close()
-    before = _files(tmp_path)
+    before = contents(tmp_path)
     stored = read_study(tmp_path / "new")
     assert [budget.trials for budget in stored.budgets] == [(), ()]
-    assert _files(tmp_path) == before
+    assert contents(tmp_path) == before
 
 
 def test_an_exported_schedule_comes_with_its_file(searched):
@@ -113,19 +67,19 @@ def test_an_exported_schedule_comes_with_its_file(searched):
 
 def test_a_running_study_is_read_along_and_a_killed_one_from_a_copy(tmp_path, identity):
     folder = tmp_path / "study"
-    process = _start(folder, identity)
+    process = start_study(folder, identity)
     try:
         assert is_running(folder)
         states = [trial.state for trial in read_study(folder).budgets[0].trials]
         assert states == ["complete", "running"]
     finally:
-        _kill(process)
+        kill_study(process)
     assert not is_running(folder)
-    before = _files(folder)
+    before = contents(folder)
     assert folder / "study.db-wal" in before  # its trials are in there
     states = [trial.state for trial in read_study(folder).budgets[0].trials]
     assert states == ["complete", "running"]
-    assert _files(folder) == before
+    assert contents(folder) == before
     with StudyFolder.open(folder, identity):  # reading has not stood in the way of going on
         assert is_running(folder)
 
@@ -153,13 +107,13 @@ def test_trials_in_a_storage_that_studies_share_are_found_by_name_and_identity(t
         study = optuna.create_study(storage=url, study_name=name, direction="maximize")
         study.set_user_attr("prunetune:identity", fingerprint)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=trials)
-    before = _files(tmp_path)
+    before = contents(tmp_path)
     for given in (None, url):  # the study has noted where its trials are
         low, high = read_study(folder, given).budgets
         assert [trial.objective for trial in low.trials] == values
         assert [trial.budget for trial in low.trials] == ["2 TFLOPs"] * 2
         assert high.trials == ()
-    assert _files(tmp_path) == before
+    assert contents(tmp_path) == before
     with pytest.raises(StudyError, match="keeps its trials in"):
         read_study(folder, f"sqlite:///{tmp_path / 'another.db'}")
 
@@ -223,10 +177,10 @@ def _spoil_schedule(folder):
 )
 def test_what_is_damaged_is_named_and_stays_as_it_is(searched, spoil, message):
     spoil(searched)
-    before = _files(searched)
+    before = contents(searched)
     with pytest.raises(PrunetuneError, match=message):
         read_study(searched)
-    assert _files(searched) == before
+    assert contents(searched) == before
 
 
 def test_what_does_not_exist_is_said(tmp_path):
