@@ -71,7 +71,7 @@ def closing_lines(plan: Plan, schedules: Sequence[Path], page: Path) -> list[str
         measurement_note(plan.evaluator, plan.target),
         *(f"Schedule: {file}" for file in schedules),
         f"Report: {page}",
-        f"Everything else: {plan.folder} (study.db opens in optuna-dashboard)",
+        f"Everything else: {plan.folder}; its trials: prunetune dashboard {plan.folder}",
         "Use it: from pruners import apply_schedule, load_schedule; "
         f'apply_schedule(model, load_schedule("{schedules[0]}"))',
     ]
