@@ -87,3 +87,16 @@ def test_the_script_prints_both_tables_and_writes_them(
     assert (memory["storage"], memory["statements"]) == ("memory", 0)
     assert [cost["storage"] for cost in others] == ["SQLite", "shared SQLite"]
     assert all(cost["statements"] > 10 for cost in others)
+
+
+def test_the_page_has_the_table_of_the_results() -> None:
+    root = Path(scale.__file__).parents[1]
+    page = (root / "docs" / "cluster.md").read_text(encoding="utf-8")
+    by_workers: dict[int, list[str]] = {}
+    for row in json.loads(scale.RESULTS.read_text())["scaling"]:
+        cells = by_workers.setdefault(row["workers"], [str(row["workers"])])
+        cells += [f"{100 * row['efficiency']:.1f} %", f"{row['driver_milliseconds']:.0f}"]
+        assert row["measured_twice"] == 0
+    assert list(by_workers) == list(scale.WORKERS)
+    for cells in by_workers.values():
+        assert f"| {' | '.join(cells)} |" in page
