@@ -1,11 +1,13 @@
-"""Models that need more memory than there is, or give no numbers."""
+"""Models that need more memory than there is, give no numbers, or do not answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import perilous
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -16,7 +18,9 @@ from pruners.schedule import Schedule
 from search.analytic import AnalyticEvaluator
 from search.evaluators import Probe
 from search.measuring import Measurements
+from search.workers.local import LocalWorker
 from search.workers.mishaps import NotANumberWarning
+from search.workers.supervision import SupervisedPool
 from studies.scores import ScoreCache
 
 pytestmark = pytest.mark.faults
@@ -93,3 +97,22 @@ def test_answers_that_are_no_numbers_count_as_wrong_and_are_told(survived: Survi
     assert np.isfinite(np.stack(probe)).all()
     assert probe.answer_probabilities[5] == 0
     survived("NaN from the model")
+
+
+def test_a_sample_that_hangs_is_measured_by_another_worker(
+    tmp_path: Path, survived: Survived
+) -> None:
+    maker = partial(perilous.PerilousEvaluator, tmp_path)
+    fingerprint = AnalyticEvaluator().fingerprint
+    perilous.set_traps(tmp_path, "measure", "hang")
+    with (
+        ScoreCache(tmp_path / "scores.db") as cache,
+        SupervisedPool(lambda _: LocalWorker(maker, {}), 1, fingerprint, patience=15) as pool,
+    ):
+        measurements = Measurements(AnalyticEvaluator(), cache, pool=pool)
+        measured = measurements.measured_form(published("visiondrop", 64))
+        scores = measurements.scores(measured, "search", BLOCK)
+    expected = AnalyticEvaluator().score(measured, "search", BLOCK)
+    np.testing.assert_array_equal(scores, expected)
+    assert len(perilous.measured(tmp_path)) == len(BLOCK)
+    survived("hanging sample")
