@@ -162,8 +162,6 @@ class Conductor:
         report = flight.search.finish(flight, result.value)
         if report is not None:
             self._on_trial(report)
-        for _ in range(len(self._waiting)):
-            self._start(self._waiting.popleft())
 
     def _take_answers(self) -> None:
         """Wait for workers, and go on with the trials whose blocks are measured."""
@@ -171,6 +169,8 @@ class Conductor:
             flight, assignment = self._measuring.pop(future)
             self._measurements.keep(assignment, future)
             self._go_on(flight)
+        for _ in range(len(self._waiting)):
+            self._start(self._waiting.popleft())  # it waits on, behind, while it has to
 
 
 def other_states(

@@ -17,9 +17,10 @@ from search.interruption import SearchInterruptedError
 from search.measuring import Measurements
 from search.outcomes import SearchOutcome
 from search.search_history import DUPLICATE_ATTRIBUTE, MEASURED_ATTRIBUTE
-from search.searching import search_schedules
+from search.searching import search_schedule, search_schedules
 from search.settings import SearchSettings
 from search.strategies import STRATEGIES
+from search.strategies.base import Proposal, SearchState, Strategy
 from search.workers.assignments import Assignment, Measured
 from search.workers.pool import OwnProcess
 from space.budgets import Budget
@@ -131,6 +132,29 @@ def test_the_same_schedule_in_flight_twice_is_measured_once() -> None:
         if DUPLICATE_ATTRIBUTE not in trial.user_attrs
     ]
     assert len(firsts) == len(set(firsts))
+
+
+def test_all_that_wait_for_the_same_schedule_end_with_it() -> None:
+    class Insisting(Strategy):
+        """Proposes one schedule, whatever is in flight."""
+
+        name = "insisting"
+
+        def propose(self, state: SearchState) -> Proposal:
+            middle = {each.name: (each.low + each.high) / 2 for each in state.space.parameters}
+            return Proposal(middle, len(state.block_sizes))
+
+    pool = AnsweringInAnyOrder(capacity=4, seed=8)
+    study = optuna.create_study(direction="maximize")
+    outcome = search_schedule(
+        Measurements(AnalyticEvaluator(), pool=pool),
+        SPACES[0],
+        SearchSettings(trials=4),
+        study=study,
+        strategy=Insisting(),
+    )
+    assert outcome.trials == len(_complete([study])) == 4
+    assert max(pool.measured.values()) == 1
 
 
 def test_interrupted_trials_fail_and_the_study_goes_on_to_its_end() -> None:
