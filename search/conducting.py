@@ -165,9 +165,12 @@ class Conductor:
 
     def _take_answers(self) -> None:
         """Wait for workers, and go on with the trials whose blocks are measured."""
+        measured = []
         for future in self._measurements.wait(self._measuring):
             flight, assignment = self._measuring.pop(future)
             self._measurements.keep(assignment, future)
+            measured.append(flight)
+        for flight in measured:  # not sooner: an interruption ends this, and all shall be kept
             self._go_on(flight)
         for _ in range(len(self._waiting)):
             self._start(self._waiting.popleft())  # it waits on, behind, while it has to

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -25,6 +26,7 @@ from search.workers.assignments import Assignment, Measured
 from search.workers.pool import OwnProcess
 from space.budgets import Budget
 from space.coding import SearchSpace
+from studies.scores import ScoreCache
 
 SPACES = tuple(
     SearchSpace(LLAVA_1_5_7B, Budget("tokens", tokens), decoder_stages=3, layer_step=4)
@@ -176,6 +178,42 @@ def test_interrupted_trials_fail_and_the_study_goes_on_to_its_end() -> None:
     _, outcomes = _search(AnsweringInAnyOrder(4, 5), studies, strategy="random", trials=10)
     assert before < len(_complete(studies)) == 20
     assert {outcome.stopped for outcome in outcomes} == {"trials"}
+
+
+def test_what_workers_have_answered_when_a_search_is_interrupted_is_kept(tmp_path: Path) -> None:
+    class AnsweringTogether(AnsweringInAnyOrder):
+        """All workers answer at once."""
+
+        def wait(
+            self, futures: Collection[Future[Measured]], seconds: float
+        ) -> set[Future[Measured]]:
+            if seconds > 0:
+                for future in futures:
+                    future.set_result(self._answer(self._open.pop(future)))
+            return set(futures) if seconds > 0 else set()
+
+        def _answer(self, assignment: Assignment) -> Measured:
+            for index in assignment.indices:
+                answered[assignment.schedule.content_hash, assignment.split, index] += 1
+            return assignment.measure(AnalyticEvaluator())
+
+    answered: Counter[tuple[str, str, int]] = Counter()
+    studies = [optuna.create_study(direction="maximize") for _ in SPACES]
+
+    def check() -> None:
+        if len(answered) > 1000:
+            raise SearchInterruptedError
+
+    with ScoreCache(tmp_path / "scores.db") as cache:
+        for each in (check, lambda: None):
+            search_schedules(
+                Measurements(AnalyticEvaluator(), cache, each, pool=AnsweringTogether(3, 9)),
+                SPACES,
+                SearchSettings(strategy="random", trials=4),
+                studies=studies,
+            )
+    assert len(_complete(studies)) == 8
+    assert max(answered.values()) == 1
 
 
 def test_an_evaluator_that_fails_ends_the_search_and_leaves_no_trial_running() -> None:
