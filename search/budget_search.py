@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pruners.errors import DataError
 from pruners.schedule import Schedule
 from search.block_measuring import BlockMeter
 from search.outcomes import Candidate, SearchOutcome, Stopped, TrialReport
@@ -139,11 +141,21 @@ class BudgetSearch:
 
         Returns:
             What is known now; None without a value.
+
+        Raises:
+            DataError: The value is no number, which the study would not keep.
         """
         self._in_flight.remove(flight)
         if value is None:
             self._fail(flight.trial)
             return None
+        if math.isnan(value):  # Optuna would call it failed, and the search would not end
+            self._fail(flight.trial)
+            raise DataError(
+                f"trial {flight.trial.number} at {self.history.budget} has no number for a value: "
+                "the scores of its samples cannot be averaged; evaluators should give scores "
+                "between 0 and 1"
+            )
         frozen = self.history.study.tell(flight.trial, value)
         self.history.take(frozen)
         return self._report(frozen, value)

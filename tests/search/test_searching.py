@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
+from numpy.typing import NDArray
 from optuna.trial import TrialState
 
+from pruners.errors import DataError
 from pruners.published import dense
+from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.interruption import SearchInterruptedError
@@ -174,6 +178,25 @@ def test_interrupting_loses_only_the_trial_in_flight(tmp_path: Path) -> None:
     assert found == [candidate.schedule for candidate in reference.candidates]
     # Blocks that were scored before the interruption are not scored again.
     assert evaluator.scored == reference.evaluations + 500
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_scores_that_give_no_value_end_a_search_and_its_trial_has_failed() -> None:
+    class Boundless(AnalyticEvaluator):
+        """Gives scores that no evaluator may give: their means are infinite, of both signs."""
+
+        def score(
+            self, schedule: Schedule, split: str, indices: Sequence[int]
+        ) -> NDArray[np.float64]:
+            scores = super().score(schedule, split, indices)
+            samples = self.samples(split)
+            signs = [1.0 if samples[each].task == samples[0].task else -1.0 for each in indices]
+            return np.array(signs) * 1e308 if schedule.stages else scores
+
+    study = _study()
+    with pytest.raises(DataError, match=r"trial 0 at .*136.* no number.*between 0 and 1"):
+        _search(study, Measurements(Boundless()), trials=3)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
 
 
 def test_limits_end_a_search() -> None:
