@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from pruners.errors import StudyError
 from studies.database import IDENTITY_ATTRIBUTE
 from studies.files import atomic_path
@@ -178,8 +180,8 @@ def shared_storage(
 
     names = {budget: shared_study_name(study, budget) for budget in budgets}
     try:
-        rdb = _postgresql(address) if address.is_postgresql else _sqlite(address.file)
-    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
+        rdb = _postgresql(address) if address.is_postgresql else _shared_sqlite(address.file)
+    except (SQLAlchemyError, OptunaError, RuntimeError, OSError) as error:
         raise StudyError(
             f"the storage {address} cannot be used ({address.masked(str(error))}); "
             "give another with --storage"
@@ -240,10 +242,16 @@ def _sqlite(database: Path) -> optuna.storages.RDBStorage:
     return rdb
 
 
+def _shared_sqlite(database: Path) -> optuna.storages.RDBStorage:
+    # Two that make tables at once would fail: "if not exists" is no lock.
+    with FileLock(database.with_name(f"{database.name}.lock"), timeout=_BUSY):
+        return _sqlite(database)
+
+
 def _postgresql(address: StorageAddress) -> optuna.storages.RDBStorage:
     from sqlalchemy import create_engine, text
 
-    # Two that make tables at once would fail: "if not exists" is no lock.
+    # As above, wherever the other is.
     engine = create_engine(address.url, connect_args={"connect_timeout": CONNECT_TIMEOUT})
     try:
         with engine.connect() as connection:

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -53,6 +55,22 @@ def test_studies_share_a_storage_under_their_own_names(
     with StudyFolder.open(tmp_path / "one", identity, address) as again:
         assert again.continued
         assert again.study("2 TFLOPs").best_value == 0
+
+
+def test_studies_that_begin_at_once_make_the_tables_once(
+    tmp_path: Path, identity: StudyIdentity, address: StorageAddress
+) -> None:
+    together = threading.Barrier(4)
+
+    def begin(number: int) -> None:
+        with StudyFolder.open(tmp_path / str(number), identity, address) as folder:
+            together.wait(60)
+            folder.study("2 TFLOPs").enqueue_trial({"x": number})
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(begin, range(4)))
+    names = optuna.get_all_study_names(address.url.replace("{", "{{"))
+    assert sorted(names) == [f"{number}: 2 TFLOPs" for number in range(4)]
 
 
 def test_a_study_is_continued_from_another_folder_of_its_name(
