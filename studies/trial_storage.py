@@ -100,8 +100,8 @@ class TrialStorage:
         )
         owner = study.user_attrs.get(IDENTITY_ATTRIBUTE)
         if owner is None and not study.get_trials(deepcopy=False):
-            study.set_user_attr(IDENTITY_ATTRIBUTE, self._identity)
             study.set_user_attr(BUDGET_ATTRIBUTE, budget)
+            study.set_user_attr(IDENTITY_ATTRIBUTE, self._identity)  # last: now all is there
         elif owner != self._identity:
             raise StudyError(
                 f"{self._where} holds another study under the name {study.study_name!r}; choose "

@@ -88,6 +88,28 @@ def test_a_study_is_continued_from_another_folder_of_its_name(
         folder.study("2 TFLOPs")
 
 
+def test_a_study_whose_making_was_cut_off_knows_its_budget(
+    tmp_path: Path,
+    identity: StudyIdentity,
+    address: StorageAddress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noted = optuna.Study.set_user_attr
+
+    def note_and_die(study: optuna.Study, key: str, value: object) -> None:
+        noted(study, key, value)
+        raise KeyboardInterrupt
+
+    with StudyFolder.open(tmp_path / "study", identity, address) as folder:
+        with monkeypatch.context() as dying:
+            dying.setattr(optuna.Study, "set_user_attr", note_and_die)
+            with pytest.raises(KeyboardInterrupt):
+                folder.study("2 TFLOPs")
+        study = folder.study("2 TFLOPs")
+        study.tell(study.ask(), 1.0)
+        assert [record.budget for record in trial_records(study)] == ["2 TFLOPs"]
+
+
 DRIVER = """
 import os, sys, time
 from pathlib import Path
