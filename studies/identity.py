@@ -88,7 +88,9 @@ class StudyIdentity(BaseModel):
         return [
             f"{field}: {_shown(mine, field)} in the study, {_shown(theirs, field)} now"
             for field in sorted(mine.keys() | theirs.keys())
-            if field not in mine or field not in theirs or mine[field] != theirs[field]
+            if field not in mine
+            or field not in theirs
+            or json.dumps(mine[field]) != json.dumps(theirs[field])  # 1 and true are not the same
         ]
 
 

@@ -61,7 +61,8 @@ class TrialRecord:
         layers: Boundaries of the schedule's stages, in the target's layers.
         visual_tokens: Visual tokens of the target alive after each stage.
         content_hash: Hash of the schedule; None until decoded.
-        seconds: Wall-clock time from asked to told; None while unfinished.
+        seconds: Wall-clock time from asked to told, 0 if the clock was set back in between; None
+            while unfinished.
         origin: ``"sampler"``, or the published schedule that the trial is or, after ``"near "``,
             is near to.
         measured_hash: Hash of the schedule as the model measures it; None until decoded.
@@ -193,7 +194,7 @@ def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
         layers=tuple(noted.get("layers", ())),
         visual_tokens=tuple(noted.get("visual_tokens", ())),
         content_hash=noted.get("content_hash"),
-        seconds=trial.duration.total_seconds() if finished and trial.duration else None,
+        seconds=max(0.0, trial.duration.total_seconds()) if finished and trial.duration else None,
         origin=noted.get(ORIGIN_ATTRIBUTE, SAMPLED),
         measured_hash=noted.get(MEASURED_ATTRIBUTE),
         finished=trial.datetime_complete,

@@ -89,6 +89,10 @@ class ScoreCache:
             self._connection.execute(
                 "SELECT answer_probability, hidden_agreement FROM probes LIMIT 1"
             )
+            # A damaged index loses scores without an error; looking takes 0.1 s per million.
+            (state,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if state != "ok":
+                raise sqlite3.DatabaseError(state)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pruners.errors import shown
+
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 
 
@@ -53,7 +55,7 @@ class TaskSettings(BaseModel):
     def _check_given_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} was given twice; give each task once")
+            raise ValueError(f"{', '.join(map(shown, twice))} was given twice; give each task once")
         return names
 
     @property

@@ -72,7 +72,7 @@ def test_killed_at_random_moments(
             if ended.status != 0:
                 assert ended.status == 2, ended.output
                 began = "cannot be used" not in ended.output  # else it was gone beforehand
-                ended.said("the same command continues" if began else "start the server")
+                ended.said("the same command continues" if began else "--storage")
         elif victim == "driver":
             assert ended.status in (0, -signal.SIGKILL), ended.output
             _wait_for_end(workers)

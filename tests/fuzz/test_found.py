@@ -6,6 +6,7 @@ import json
 import sqlite3
 import warnings
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,19 @@ from pruners.errors import (
     BudgetError,
     ModelError,
     ScheduleError,
+    SettingsError,
     StudyError,
     UnsupportedModelError,
 )
 from pruners.files import ScheduleWarning
 from pruners.json_files import MOST_BYTES
 from pruners.scorers import SimilarityFusion
-from pruners.shape import Shape
+from pruners.shape import LLAVA_1_5_7B, Shape
 from pruners.stages import Stage
+from search.settings import checked_settings
 from space import parse_budget, shape_from_pretrained, text_tower_shape
 from studies.damage import naming_damage
+from studies.identity import StudyIdentity
 from studies.records import trial_records
 from studies.results import read_results
 from studies.scores import ScoreCache
@@ -166,6 +170,54 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         connection.commit()
     with ScoreCache(file) as cache, pytest.raises(StudyError, match="first has no number"):
         cache.get("hash", "search", ["first"])
+
+
+def test_a_cache_whose_index_is_damaged_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "scores.db"
+    with ScoreCache(file) as cache:
+        cache.put("hash", "search", {"first": 1.0, "second": 0.0})
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")  # all in one file
+    content = file.read_bytes()
+    assert content.count(b"second") == 2  # in the table and in its index
+    file.write_bytes(content.replace(b"second", b"Second", 1))
+    with pytest.raises(StudyError, match=r"cannot be used as the cache of scores \(.*index"):
+        ScoreCache(file)
+
+
+def test_names_that_no_terminal_can_print_are_refused() -> None:
+    names = ["\udcff", "\udcff"]  # how Python reads a byte that is no text
+    with pytest.raises(SettingsError, match=r"'\\udcff' was given twice"):
+        checked_settings(budgets=("2 TFLOPs",), tasks={"names": names})
+
+
+def test_true_is_not_taken_for_1() -> None:
+    one, true = (
+        StudyIdentity(
+            model="analytic",
+            model_fingerprint="0" * 64,
+            shape=LLAVA_1_5_7B,
+            tasks=("easy",),
+            splits={},
+            budgets=("2 TFLOPs",),
+            space={"range": [0.0, end]},
+            seed=0,
+            versions={},
+        )
+        for end in (1.0, True)
+    )
+    assert one.differences(true) == ["space.range: [0.0, 1.0] in the study, [0.0, true] now"]
+    assert one.differences(one) == []
+
+
+def test_trials_during_which_the_clock_was_set_back_took_no_time() -> None:
+    study = optuna.create_study()
+    trial = optuna.trial.create_trial(value=0.5, user_attrs={"layers": [1, 2]})
+    assert trial.datetime_start is not None
+    trial.datetime_complete = trial.datetime_start - timedelta(days=30)
+    study.add_trial(trial)
+    (record,) = trial_records(study)
+    assert record.seconds == 0
 
 
 @pytest.mark.parametrize(
