@@ -6,8 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pruners.errors import WorkerError
@@ -75,6 +75,9 @@ class SupervisedPool:
         fingerprint: Fingerprint that the workers' evaluators must have.
         patience: Seconds after which a worker that does not answer is ended and replaced.
         on_close: Called when all workers have been ended.
+
+    Raises:
+        WorkerError: A worker cannot be started; those that were have been ended.
     """
 
     def __init__(
@@ -85,12 +88,18 @@ class SupervisedPool:
         patience: float = DEFAULT_PATIENCE,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._start = start
+        self._start_worker = start
         self._fingerprint = fingerprint
         self._patience = patience
         self._on_close = on_close
         self._queue: deque[_Duty] = deque()
-        self._places = [_Place(number, start(number)) for number in range(places)]
+        self._places: list[_Place] = []
+        try:
+            for number in range(places):
+                self._places.append(_Place(number, self._start(number)))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def capacity(self) -> int:
@@ -117,21 +126,27 @@ class SupervisedPool:
 
     def close(self) -> None:
         """End all workers."""
-        for place in self._places:
-            place.worker.end(at_once=not place.ready or place.duty is not None)
-        self._places = []
-        self._on_close()
+        with ExitStack() as stack:  # one that cannot be ended keeps no other from it
+            stack.callback(self._on_close)
+            for place in self._places:
+                at_once = not place.ready or place.duty is not None
+                stack.callback(place.worker.end, at_once=at_once)
+            self._places = []
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _start(self, number: int) -> Worker:
+        try:
+            return self._start_worker(number)
+        except OSError as error:
+            raise WorkerError(
+                f"worker {number} cannot be started ({error.strerror or error}); use fewer "
+                "--workers, or allow more processes"
+            ) from error
 
     def _pending(self) -> Sequence[Future[Any]]:
         """What workers are about to do."""

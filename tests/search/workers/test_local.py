@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -115,6 +116,24 @@ def test_what_the_evaluator_refuses_is_said_as_it_says_it(tmp_path: Path, occasi
         pytest.raises(DataError, match="the data is gone; bring it back"),
     ):
         _answers(pool, _assignments(1))
+
+
+def test_workers_that_were_started_end_when_another_cannot_be(tmp_path: Path) -> None:
+    started: list[LocalWorker] = []
+    closed: list[bool] = []
+
+    def start(number: int) -> LocalWorker:
+        if number == 1:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        started.append(LocalWorker(partial(perilous.PerilousEvaluator, tmp_path), {}))
+        return started[-1]
+
+    with pytest.raises(WorkerError, match=r"worker 1 cannot be started .*; use fewer --workers"):
+        SupervisedPool(start, 2, FINGERPRINT, on_close=lambda: closed.append(True))
+    (worker,) = started
+    (process,) = worker.processes
+    assert not process.is_alive()
+    assert closed == [True]
 
 
 def test_a_worker_with_another_model_is_refused(tmp_path: Path) -> None:
