@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ COMMANDS = ("studies", "dashboard")
 
 USER_ERROR = 2
 """Exit status for what the user can mend, as the shell's own for wrong usage."""
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -51,6 +54,11 @@ def exit_status(
         return end.code if isinstance(end.code, int) else 1
     except PrunetuneError as error:
         print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
         return USER_ERROR
     return 0
 

@@ -59,9 +59,9 @@ def _one_budget(study: StoredStudy, budget: str | None) -> StoredBudget:
     for stored in study.budgets:
         if stored.budget == budget:
             return stored
-    names = ", ".join(repr(stored.budget) for stored in study.budgets)
-    given = "which is wanted?" if budget is None else f"not {budget!r}"
-    raise StudyError(f"{study.name} has the budgets {names}; {given} Give one with --budget")
+    names = " and ".join(repr(stored.budget) for stored in study.budgets)
+    given = "" if budget is None else f", not {budget!r}"
+    raise StudyError(f"{study.name} is of {names}{given}; say which with --budget")
 
 
 def _schedule(stored: StoredBudget, study: StoredStudy) -> Schedule:

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType, TracebackType
 
 from rich.console import Console
 from rich.live import Live
 
 from studies.commands.tables import progress_panel
 from studies.progress import StudyProgress, read_progress
+
+_NAP = 0.1  # seconds after which a pause looks for Ctrl-C
+
+
+class _CtrlC:
+    """Notes the first Ctrl-C; a second one takes effect at once, as if none of this were there.
+
+    Raised as an exception, Ctrl-C is lost where it arrives in a destructor, and reading a database
+    runs many of these.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but no longer than until Ctrl-C."""
+        end = time.monotonic() + seconds
+        while not self.pressed and (left := end - time.monotonic()) > 0:
+            time.sleep(min(_NAP, left))
+
+    def __enter__(self) -> _CtrlC:
+        self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        signal.signal(signal.SIGINT, self._previous)
 
 
 def watch(folder: Path, storage: str | None, console: Console, interval: float) -> None:
@@ -26,39 +64,45 @@ def watch(folder: Path, storage: str | None, console: Console, interval: float) 
     Raises:
         PrunetuneError: The study cannot be read.
     """
-    progress = read_progress(folder, storage)
-    if not console.is_terminal:
-        _follow_lines(folder, storage, console, interval, progress)
+    with _CtrlC() as ctrl_c:
+        looks = _looks(folder, storage, interval, ctrl_c)
+        if console.is_terminal:
+            _keep_table(looks, console)
+        else:
+            _print_lines(looks, console)
+
+
+def _looks(
+    folder: Path, storage: str | None, interval: float, ctrl_c: _CtrlC
+) -> Iterator[StudyProgress]:
+    while not ctrl_c.pressed:
+        progress = read_progress(folder, storage)
+        yield progress
+        if progress.state != "running":
+            return
+        ctrl_c.pause(interval)
+
+
+def _keep_table(looks: Iterator[StudyProgress], console: Console) -> None:
+    first = next(looks, None)  # before anything is drawn: it may be an error
+    if first is None:
         return
-    live = Live(progress_panel(progress), console=console, auto_refresh=False)
+    live = Live(progress_panel(first), console=console, auto_refresh=False)
     try:
-        # Inside, so that Ctrl-C while the first table is drawn leaves the cursor visible too.
+        # Inside, so that a second Ctrl-C while a table is drawn leaves the cursor visible too.
         live.start(refresh=True)
-        while progress.state == "running":
-            time.sleep(interval)
-            progress = read_progress(folder, storage)
+        for progress in looks:
             live.update(progress_panel(progress), refresh=True)
-    except KeyboardInterrupt:
-        return  # the study goes on; only looking at it has ended
     finally:
         live.stop()
 
 
-def _follow_lines(
-    folder: Path, storage: str | None, console: Console, interval: float, progress: StudyProgress
-) -> None:
+def _print_lines(looks: Iterator[StudyProgress], console: Console) -> None:
     shown = ""
-    try:
-        while True:
-            if (line := _line(progress)) != shown:
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-                shown = line
-            if progress.state != "running":
-                return
-            time.sleep(interval)
-            progress = read_progress(folder, storage)
-    except KeyboardInterrupt:
-        return
+    for progress in looks:
+        if (line := _line(progress)) != shown:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            shown = line
 
 
 def _line(progress: StudyProgress) -> str:

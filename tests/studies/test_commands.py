@@ -24,6 +24,8 @@ from pruners.selectors import Determinantal
 from pruners.stages import Stage
 from search.command_line import run
 from space import preset
+from studies.commands import watching
+from studies.progress import StudyProgress, read_progress
 from studies.reading import read_study
 from studies.runtime_exports import export_to
 from studies.storage import StudyFolder
@@ -220,8 +222,11 @@ WRONG = {
     "no such study": (["status", "three"], "no study 'three' in runs; there are one, two"),
     "no such folder": (["show", "one", "--out", "nowhere"], "no folder nowhere"),
     "no folder to list": (["list", "--out", "nowhere"], "nowhere cannot be read"),
-    "which budget": (["export", "two", "--format", "schedule"], "'2 TFLOPs', '4 TFLOPs'"),
-    "no such budget": (["export", "two", "--budget", "3"], "not '3'"),
+    "which budget": (["export", "two", "--format", "schedule"], "'2 TFLOPs' and '4 TFLOPs'"),
+    "no such budget": (
+        ["export", "two", "--budget", "3"],
+        "two is of '2 TFLOPs' and '4 TFLOPs', not '3'; say which with --budget",
+    ),
     "parquet on a terminal": (["export", "one", "--format", "parquet"], "--to"),
     "no such format": (["export", "one", "--format", "xml"], "xml"),
     "no such figure format": (["plot", "one", "--formats", "gif"], "gif"),
@@ -342,6 +347,35 @@ def test_following_ends_with_the_run(running, runs: Path) -> None:
     output, errors = follower.communicate(timeout=300)
     assert (follower.returncode, errors) == (0, "")
     assert output.splitlines()[-1].startswith("stopped;")
+
+
+def test_ctrl_c_ends_watching_wherever_it_arrives(running, runs: Path, monkeypatch, capsys) -> None:
+    class InterruptedInADestructor:
+        """Python swallows what is raised where an object is thrown away."""
+
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def read(*arguments: object) -> StudyProgress:
+        InterruptedInADestructor()
+        return read_progress(*arguments)
+
+    monkeypatch.setattr(watching, "read_progress", read)
+    before = signal.getsignal(signal.SIGINT)
+    _said(capsys, "watch", "live", "--interval", "inf")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert running.poll() is None
+
+
+def test_a_full_disk_below_the_output_is_said(runs: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "search" / "run.py"), "studies"]
+    for arguments in (["list"], ["list", "--json"], ["export", "one"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [*command, *arguments], cwd=runs.parent, stdout=full, stderr=subprocess.PIPE
+            )
+        assert done.returncode == 2
+        assert done.stderr == b"error: the output cannot be written (No space left on device)\n"
 
 
 def test_ctrl_c_ends_watching_but_not_the_study(running, runs: Path) -> None:
