@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,13 +70,14 @@ class RayCluster:
             ) from error
         _check_reachable(address)
         try:
-            ray.init(
-                address=address,
-                namespace=_NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False if address == LOCAL else None,
-            )
+            with _keeping_sigterm():
+                ray.init(
+                    address=address,
+                    namespace=_NAMESPACE,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False if address == LOCAL else None,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise _unreachable(address, str(error).strip().partition("\n")[0]) from error
         available = ray.cluster_resources()
@@ -147,6 +150,17 @@ class _Measurer:
         """Measure."""
         assert self._evaluator is not None  # loaded first
         return order.measure(self._evaluator)
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray would have it end the program at once, with a stack trace."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not handler:  # it is set in the main thread only
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _check_reachable(address: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from ray_cluster import RayNodes, ray_nodes
 from pruners.errors import DataError, WorkerError
 from pruners.published import published
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
+from search.interruption import Interruption
 from search.measured_form import as_measured
 from search.search_history import DUPLICATE_ATTRIBUTE
 from search.workers.assignments import Assignment
@@ -133,6 +135,16 @@ def test_without_room_for_any_worker_the_program_says_so(
         pytest.raises(WorkerError, match="no worker was ready within 1 s"),
     ):
         _measure(pool)
+
+
+def test_sigterm_still_asks_the_program_to_end_in_order(nodes: RayNodes) -> None:
+    with Interruption() as interruption:
+        cluster = RayCluster.connect(nodes.address, gpus_per_worker=None)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            cluster.disconnect()
+    assert interruption.signal == signal.SIGTERM
 
 
 def test_a_cluster_that_is_not_there_is_named() -> None:
