@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,12 +42,7 @@ class Interruption:
             self._previous[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
     def _request(self, number: int, frame: FrameType | None) -> None:
@@ -55,6 +50,5 @@ class Interruption:
         self._restore()
 
     def _restore(self) -> None:
-        while self._previous:
-            number, handler = self._previous.popitem()
+        for number, handler in self._previous.items():  # maybe twice: a signal may come amid it
             signal.signal(number, handler)

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from search.interruption import Interruption, SearchInterruptedError
+from search.interruption import SIGNALS, Interruption, SearchInterruptedError
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -32,3 +38,27 @@ def test_handlers_are_given_back() -> None:
     with Interruption():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_a_signal_while_handlers_are_given_back_does_no_harm(step: int) -> None:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    steps = 0
+
+    def follow(frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+        nonlocal steps
+        if frame.f_code is not Interruption._restore.__code__:
+            return follow if frame.f_code is Interruption.__exit__.__code__ else None
+        if event == "line" and signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM]:
+            if steps == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            steps += 1
+        return follow
+
+    tracing = sys.gettrace()
+    try:
+        with Interruption():
+            sys.settrace(follow)
+    finally:
+        sys.settrace(tracing)
+    assert {number: signal.getsignal(number) for number in SIGNALS} == before
