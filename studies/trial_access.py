@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from pruners.errors import StudyError
+from pruners.errors import PrunetuneError, StudyError
 from studies.database import IDENTITY_ATTRIBUTE, check_database
 from studies.identity import StudyIdentity
 from studies.optuna_storage import (
@@ -92,6 +92,37 @@ def find_optuna_study(
     return None
 
 
+def trials_without_folder(storage: str, folders: Sequence[Path]) -> dict[str, int]:
+    """Count the trials in a shared storage that belong to none of some studies.
+
+    Args:
+        storage: The storage's address, with what is needed to use it.
+        folders: The folders of these studies.
+
+    Returns:
+        Trials by Optuna study, which is called ``FOLDER: BUDGET``, in the order of these names.
+        Studies of other programs are left out.
+
+    Raises:
+        StudyError: The storage cannot be read. The message shows no password.
+        SettingsError: The address cannot be used.
+    """
+    import optuna
+
+    address = parse_storage(storage, from_environment=True)
+    with _opened_shared(address, in_use=any(map(is_running, folders))) as opened:
+        if opened is None:
+            return {}
+        found = optuna.get_all_study_summaries(opened, include_best_trial=False)
+    known = {folder.resolve().name for folder in folders if _is_kept_in(storage, folder)}
+    return {
+        study.study_name: study.n_trials
+        for study in sorted(found, key=lambda study: study.study_name)
+        if IDENTITY_ATTRIBUTE in study.user_attrs
+        and study.study_name.rpartition(": ")[0] not in known
+    }
+
+
 @contextmanager
 def open_trials(
     folder: Path, identity: StudyIdentity, storage: str | None
@@ -111,18 +142,17 @@ def open_trials(
         SettingsError: The address cannot be used.
     """
     address = shared_address(folder, storage)
-    if address is not None and address.is_postgresql:
-        with _opened(address.url, f"the storage {address}", address) as opened:
+    if address is not None:
+        with _opened_shared(address, in_use=is_running(folder)) as opened:
             yield opened
         return
-    database = folder / DATABASE_FILE if address is None else address.file
+    database = folder / DATABASE_FILE
     if not database.exists():
         yield None
         return
     with read_only(database, in_use=is_running(folder)) as uri:
-        if address is None:
-            check_database(database, identity.fingerprint, uri)
-        with _opened(_sqlite_url(uri), str(database), address) as opened:
+        check_database(database, identity.fingerprint, uri)
+        with _opened(_sqlite_url(uri), str(database), None) as opened:
             yield opened
 
 
@@ -152,6 +182,31 @@ def open_for_changes(folder: Path, storage: str | None) -> Iterator[optuna.stora
             yield opened
         finally:
             close_storage(opened)
+
+
+@contextmanager
+def _opened_shared(
+    address: StorageAddress, *, in_use: bool
+) -> Iterator[optuna.storages.RDBStorage | None]:
+    """Open a shared storage for reading; None for a SQLite file that is not there yet."""
+    if address.is_postgresql:
+        with _opened(address.url, f"the storage {address}", address) as opened:
+            yield opened
+    elif not address.file.exists():
+        yield None
+    else:
+        with (
+            read_only(address.file, in_use=in_use) as uri,
+            _opened(_sqlite_url(uri), str(address.file), address) as opened,
+        ):
+            yield opened
+
+
+def _is_kept_in(storage: str, folder: Path) -> bool:
+    try:
+        return shared_address(folder, storage) is not None
+    except PrunetuneError:  # in another storage, or damaged
+        return False
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import typer
 from pydantic_core import to_json
 
 from pruners.errors import PrunetuneError, StudyError
+from pruners.paths import is_folder
 from studies.commands import tables
 from studies.commands.drawing import Width, draw_figures, write_page
 from studies.commands.entry import USER_ERROR
@@ -30,6 +31,7 @@ from studies.progress import read_progress
 from studies.reading import StoredStudy, find_studies, read_study
 from studies.report import print_report
 from studies.terminal import console
+from studies.trial_access import trials_without_folder
 
 _HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
@@ -46,12 +48,24 @@ application = typer.Typer(
 def list_studies(
     out: OutOption = RUNS, storage: StorageOption = None, as_json: JsonOption = False
 ) -> None:
-    """List the studies in a folder."""
+    """List the studies in a folder.
+
+    Given a storage, also say which others have trials there.
+    """
     address = given_storage(storage)
     found, damaged = [], []
-    for folder in find_studies(out):
+    folders = find_studies(out) if is_folder(out) else []
+    if not is_folder(out):
+        damaged.append(f"there is no folder {out}; name the one that holds the studies with --out")
+    for folder in folders:
         try:
             found.append(read_progress(folder, address))
+        except PrunetuneError as error:
+            damaged.append(str(error))
+    others: dict[str, int] = {}
+    if address is not None:
+        try:
+            others = trials_without_folder(address, folders)
         except PrunetuneError as error:
             damaged.append(str(error))
     if as_json:
@@ -60,6 +74,9 @@ def list_studies(
         console().print(tables.studies_table(found))
     elif not damaged:
         typer.echo(f"{out} holds no studies yet.")
+    if others:
+        names = ", ".join(f"{name} ({trials} trials)" for name, trials in others.items())
+        typer.echo(f"Also in the storage, of studies without a folder in {out}: {names}", err=True)
     for message in damaged:
         typer.echo(f"error: {message}", err=True)
     if damaged:

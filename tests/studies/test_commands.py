@@ -25,6 +25,7 @@ from pruners.stages import Stage
 from search.command_line import run
 from space import preset
 from studies.commands import watching
+from studies.optuna_storage import close_storage, open_storage
 from studies.progress import StudyProgress, read_progress
 from studies.reading import read_study
 from studies.runtime_exports import export_to
@@ -221,7 +222,7 @@ def test_figures_and_page_are_written_into_the_study(runs: Path, capsys) -> None
 WRONG = {
     "no such study": (["status", "three"], "no study 'three' in runs; there are one, two"),
     "no such folder": (["show", "one", "--out", "nowhere"], "no folder nowhere"),
-    "no folder to list": (["list", "--out", "nowhere"], "nowhere cannot be read"),
+    "no folder to list": (["list", "--out", "nowhere"], "no folder nowhere"),
     "which budget": (["export", "two", "--format", "schedule"], "'2 TFLOPs' and '4 TFLOPs'"),
     "no such budget": (
         ["export", "two", "--budget", "3"],
@@ -322,6 +323,34 @@ def test_deleting_takes_the_trials_from_a_shared_storage(runs: Path, identity, c
     _said(capsys, "delete", "mine", "--yes")
     assert optuna.study.get_all_study_names(url) == ["other: 2 TFLOPs"]
     assert not (runs / "mine").exists()
+
+
+def test_studies_in_a_storage_without_a_folder_are_said(runs: Path, identity, capsys) -> None:
+    url = f"sqlite:///{runs.parent / 'shared.db'}"
+    for name in ("mine", "one", "gone"):  # another `one` than that in runs
+        with StudyFolder.open(runs.parent / "elsewhere" / name, identity, parse_storage(url)) as it:
+            it.study("2 TFLOPs").optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    storage = open_storage(url)
+    optuna.create_study(study_name="foreign", storage=storage)
+    close_storage(storage)
+    shutil.copytree(runs.parent / "elsewhere" / "mine", runs / "mine")
+    before = contents(runs.parent)
+    for out, said in (
+        ("runs", "gone: 2 TFLOPs (3 trials), one: 2 TFLOPs (3 trials)"),
+        ("elsewhere", ""),
+    ):
+        assert run(["studies", "list", "--json", "--out", out, "--storage", url]) == 0
+        output = capsys.readouterr()
+        names = {study["name"] for study in json.loads(output.out)}
+        assert names == ({"mine", "one", "two"} if said else {"mine", "one", "gone"})
+        assert output.err == (
+            f"Also in the storage, of studies without a folder in {out}: {said}\n" if said else ""
+        )
+    assert run(["studies", "list", "--out", "nowhere", "--storage", url]) == 2
+    assert "mine: 2 TFLOPs (3 trials), one" in capsys.readouterr().err
+    nothing = f"sqlite:///{runs.parent / 'nothing.db'}"
+    assert run(["studies", "list", "--out", str(runs / ".."), "--storage", nothing]) == 0
+    assert contents(runs.parent) == before
 
 
 def test_a_running_study_is_shown_and_not_deleted(running, runs: Path, capsys) -> None:

@@ -51,6 +51,10 @@ def test_a_study_on_a_server_is_seen_and_removed_without_its_password_showing(
     monkeypatch.delenv("PGPASSWORD")
     monkeypatch.setenv("PRUNETUNE_STORAGE", address)
     assert json.loads(studies("list", "--json"))[0]["state"] == "stopped"
+    Path("empty").mkdir()
+    assert run(["studies", "list", "--out", "empty"]) == 0
+    said += (without_folder := capsys.readouterr().err)
+    assert without_folder.endswith("without a folder in empty: mine: 2 TFLOPs (3 trials)\n")
     trials = json.loads(studies("export", "mine", "--format", "json"))
     assert [trial["objective"] for trial in trials[:2]] == [each.value for each in study.trials[:2]]
     monkeypatch.setenv("PRUNETUNE_STORAGE", postgresql.address("another"))
