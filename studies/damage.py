@@ -28,13 +28,17 @@ def naming_damage(where: str) -> Iterator[None]:
 
     Raises:
         StudyError: A value is wrong.
+        OperationalError: The storage is out of reach or busy, which says nothing of its values; or
+            `StorageInternalError` for that reason.
     """
     from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     try:
         yield
     except (*_WRONG_VALUES, SQLAlchemyError, StorageInternalError) as error:
+        if isinstance(error.__cause__ or error, OperationalError):
+            raise
         reason = shortened(str(error).partition("\n")[0] or type(error).__name__)
         raise StudyError(
             f"{where} holds trials that cannot be read ({reason}); restore it from a copy, or "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -176,14 +175,17 @@ class StudyFolder:
             The study. Its trials are stored in ``study.db`` as they come.
 
         Raises:
-            StudyError: `budget` is not one of the identity's, or its trials cannot be read.
+            StudyError: `budget` is not one of the identity's, its trials cannot be read, or the
+                storage cannot be reached.
         """
+        from studies.trial_storage import storage_errors
+
         if budget not in self.identity.budgets:
             raise StudyError(
                 f"the study in {self.path} has no budget {budget!r}; "
                 f"it has {', '.join(map(repr, self.identity.budgets))}"
             )
-        with naming_damage(self.trials_in):
+        with storage_errors(self.trials_in, self._address), naming_damage(self.trials_in):
             study = self._open_storage().study(budget, sampler, pruner)
             trial_records(study)  # what is damaged is found here, not in the middle of a search
         return study
@@ -222,12 +224,7 @@ class StudyFolder:
     def __enter__(self) -> StudyFolder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _open_storage(self) -> TrialStorage:

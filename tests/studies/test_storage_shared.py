@@ -238,6 +238,9 @@ def test_a_server_that_dies_ends_the_run_in_words_and_keeps_what_was_finished(
             ):
                 study.tell(study.ask(), 3)
             assert "brace" not in str(caught.value)
+            with pytest.raises(StudyError, match="finished trials are kept") as caught:
+                folder.study("4 TFLOPs")
+            assert "brace" not in str(caught.value)
             with pytest.raises(StudyError, match=r"connection to the storage .* is lost"):
                 folder._storage_lock.check()
         server.start()
