@@ -113,7 +113,7 @@ def schedule_table(schedule: Schedule) -> Table:
     """
     table = _table(right=("Layer", "Kept", "Dominant", "Contextual"))
     for column in ("Scorer", "Selector", "Merge rule"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     if schedule.shape is None:
         return table
     counts = schedule.counts(schedule.shape.visual_tokens, schedule.shape.tokens_per_tile)
@@ -200,9 +200,9 @@ def _words(values: Mapping[str, object], names: Sequence[str]) -> str:
 
 
 def _table(*left: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in left:
         table.add_column(column, overflow="fold")
     for column in right:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")  # no digit is left out
     return table

@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from rich.console import Console
 from running_study import contents, kill_study, start_study
 
 from pruners import Schedule, load_schedule, save_schedule
@@ -24,10 +25,10 @@ from pruners.selectors import Determinantal
 from pruners.stages import Stage
 from search.command_line import run
 from space import preset
-from studies.commands import watching
+from studies.commands import tables, watching
 from studies.optuna_storage import close_storage, open_storage
 from studies.progress import StudyProgress, read_progress
-from studies.reading import read_study
+from studies.reading import find_studies, read_study
 from studies.runtime_exports import export_to
 from studies.storage import StudyFolder
 from studies.storage_address import parse_storage
@@ -104,6 +105,26 @@ def test_what_is_listed_is_what_optuna_and_the_results_say(runs: Path, capsys) -
     table = _said(capsys, "list")
     for word in ("one", "two", "finished", "analytic", "4 TFLOPs"):
         assert word in table
+
+
+def test_tables_fit_a_terminal_and_lose_no_digit_in_a_narrow_one(runs: Path) -> None:
+    studies = [read_progress(folder) for folder in find_studies(runs)]
+    both = [read_study(folder) for folder in find_studies(runs)]
+    shown = Console(file=io.StringIO(), width=80)
+    shown.print(tables.studies_table(studies))
+    lines = shown.file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines if "TFLOPs" in line] == ["one", "two", "4"]
+    assert len([line for line in lines if line.strip()]) == 2 + 3  # no row takes a second line
+    for drawn in (
+        tables.studies_table(studies),
+        tables.progress_panel(studies[1]),
+        tables.comparison_panel(compare_studies(both), "one"),
+        tables.schedule_table(both[0].budgets[0].schedule),
+        tables.identity_table(both[0]),
+    ):
+        narrow = Console(file=io.StringIO(), width=30)
+        narrow.print(drawn)
+        assert "…" not in narrow.file.getvalue()
 
 
 def test_show_has_the_identity_the_results_and_the_stages(runs: Path, capsys) -> None:
