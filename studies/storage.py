@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class StudyFolder:
         *,
         continued: bool,
         scores: ScoreCache,
-        lock: FileLock,
+        opened: ExitStack,
         address: StorageAddress | None = None,
         storage_lock: StorageLock | None = None,
     ) -> None:
@@ -62,7 +63,7 @@ class StudyFolder:
         self.identity = identity
         self.continued = continued
         self.scores = scores
-        self._lock = lock
+        self._opened = opened
         self._address = address
         self._storage_lock = storage_lock
         self._storage: TrialStorage | None = None
@@ -104,30 +105,27 @@ class StudyFolder:
                 f"the study folder {path} cannot be written ({error.strerror or error}); "
                 "choose another with --out"
             ) from error
-        storage_lock: StorageLock | None = None
-        try:
+        with ExitStack() as opened:
+            opened.callback(lock.release)
             continued = _check_content(path, identity, address)
+            storage_lock: StorageLock | None = None
             if address is not None:
                 kind = PostgresqlLock if address.is_postgresql else SqliteLock
                 storage_lock = kind(address, _shared_name(path))
+                opened.callback(storage_lock.release)
                 write_text(path / STORAGE_FILE, f"{address}\n")
             if not continued:
                 write_text(path / IDENTITY_FILE, identity.model_dump_json(indent=2) + "\n")
-            scores = ScoreCache(path / SCORES_FILE)
-        except BaseException:
-            if storage_lock is not None:
-                storage_lock.release()
-            lock.release()
-            raise
-        return cls(
-            path,
-            identity,
-            continued=continued,
-            scores=scores,
-            lock=lock,
-            address=address,
-            storage_lock=storage_lock,
-        )
+            scores = opened.enter_context(ScoreCache(path / SCORES_FILE))
+            return cls(
+                path,
+                identity,
+                continued=continued,
+                scores=scores,
+                opened=opened.pop_all(),
+                address=address,
+                storage_lock=storage_lock,
+            )
 
     @staticmethod
     def check(path: Path, identity: StudyIdentity, address: StorageAddress | None = None) -> bool:
@@ -213,13 +211,8 @@ class StudyFolder:
 
     def close(self) -> None:
         """Close the files and let other processes have the folder."""
-        self.scores.close()
-        if self._storage is not None:
-            self._storage.close()
-            self._storage = None
-        if self._storage_lock is not None:
-            self._storage_lock.release()
-        self._lock.release()
+        self._storage = None
+        self._opened.close()
 
     def __enter__(self) -> StudyFolder:
         return self
@@ -237,6 +230,7 @@ class StudyFolder:
             else:
                 name = _shared_name(self.path)
                 self._storage = shared_storage(self._address, name, budgets, identity)
+            self._opened.callback(self._storage.close)
         return self._storage
 
 
