@@ -81,7 +81,7 @@ def parse_storage(text: str, *, from_environment: bool = False) -> StorageAddres
             hold a password.
 
     Returns:
-        The address.
+        The address; of a SQLite file, from the root.
 
     Raises:
         SettingsError: It is no such URL, holds a password that others can see, or psycopg is not
@@ -111,6 +111,10 @@ def parse_storage(text: str, *, from_environment: bool = False) -> StorageAddres
             f"{source} is on PostgreSQL, which needs the package psycopg; "
             "pip install 'prunetune[postgres]'"
         )
+    if url.drivername == SQLITE and not Path(url.database).is_absolute():
+        # A study notes its address, and is looked at from other working directories.
+        url = url.set(database=str(Path(url.database).absolute()))
+        text = url.render_as_string(hide_password=False)
     return StorageAddress(text)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pruners.errors import SettingsError
@@ -65,3 +67,18 @@ def test_addresses_of_the_same_database_are_known_as_such() -> None:
     assert not file.is_postgresql
     assert file.is_same_database("sqlite:////folder/../folder/trials.db")
     assert not file.is_same_database("sqlite:////folder/other.db")
+
+
+def test_a_file_is_the_same_from_every_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, name in (
+        ("sqlite:///a.db", "a.db"),
+        ("sqlite:///in/100%25 \u00fc.db", "in/100% \u00fc.db"),
+    ):
+        address = parse_storage(text)
+        assert address.file == tmp_path / name
+        assert parse_storage(str(address)).file == tmp_path / name  # as a study notes it
+    absolute = "sqlite:////folder/100% of it.db"
+    assert parse_storage(absolute).url == absolute
