@@ -65,6 +65,22 @@ def shared_address(folder: Path, storage: str | None) -> StorageAddress | None:
     return address
 
 
+def is_kept_in(storage: str, folder: Path) -> bool:
+    """Tell whether a study keeps its trials in a shared storage.
+
+    Args:
+        storage: The storage's address.
+        folder: The study's folder.
+
+    Returns:
+        Whether it does; not where they are in another storage, or that cannot be told.
+    """
+    try:
+        return shared_address(folder, storage) is not None
+    except PrunetuneError:
+        return False
+
+
 def find_optuna_study(
     storage: optuna.storages.BaseStorage, path: Path, identity: StudyIdentity, budget: str
 ) -> optuna.Study | None:
@@ -114,7 +130,7 @@ def trials_without_folder(storage: str, folders: Sequence[Path]) -> dict[str, in
         if opened is None:
             return {}
         found = optuna.get_all_study_summaries(opened, include_best_trial=False)
-    known = {folder.resolve().name for folder in folders if _is_kept_in(storage, folder)}
+    known = {folder.resolve().name for folder in folders if is_kept_in(storage, folder)}
     return {
         study.study_name: study.n_trials
         for study in sorted(found, key=lambda study: study.study_name)
@@ -200,13 +216,6 @@ def _opened_shared(
             _opened(_sqlite_url(uri), str(address.file), address) as opened,
         ):
             yield opened
-
-
-def _is_kept_in(storage: str, folder: Path) -> bool:
-    try:
-        return shared_address(folder, storage) is not None
-    except PrunetuneError:  # in another storage, or damaged
-        return False
 
 
 @contextmanager

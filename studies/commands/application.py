@@ -31,7 +31,7 @@ from studies.progress import read_progress
 from studies.reading import StoredStudy, find_studies, read_study
 from studies.report import print_report
 from studies.terminal import console
-from studies.trial_access import trials_without_folder
+from studies.trial_access import is_kept_in, trials_without_folder
 
 _HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
@@ -58,8 +58,10 @@ def list_studies(
     if not is_folder(out):
         damaged.append(f"there is no folder {out}; name the one that holds the studies with --out")
     for folder in folders:
+        # One address cannot lead to all: studies of other storages are where they noted to be.
+        given = address if address is not None and is_kept_in(address, folder) else None
         try:
-            found.append(read_progress(folder, address))
+            found.append(read_progress(folder, given))
         except PrunetuneError as error:
             damaged.append(str(error))
     others: dict[str, int] = {}
