@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from operator import methodcaller
@@ -25,7 +25,7 @@ from studies.file_names import schedule_file as schedule_file
 from studies.pareto import pareto_points, write_pareto
 from studies.records import trial_records, write_trials
 from studies.report import write_report
-from studies.results import BudgetResult, write_results
+from studies.results import BudgetResult, read_results, write_results
 from studies.sample_scores import write_sample_scores
 from studies.stored_scores import IMAGES_FILE, SAMPLES_FILE
 
@@ -198,8 +198,9 @@ def write_study(
 
     Args:
         folder: The study's folder.
-        studies: The Optuna study of each budget that has been searched.
-        results: The result of each budget that has one.
+        studies: The Optuna study of each budget.
+        results: The results of this run. Of budgets that it has not got to, those that an earlier
+            one has written are kept.
 
     Raises:
         StudyError: A file cannot be written.
@@ -208,9 +209,18 @@ def write_study(
     write_trials(records, folder / "trials.csv")
     if not results:
         return
+    results = [*results, *_earlier(folder / "results.json", {each.budget for each in results})]
     write_results(results, folder / "results.json")
     write_report(results, folder / "report.md")
     write_pareto(pareto_points(results), folder / "pareto.csv")
     from studies.plots.job_figures import write_job_figures  # imported late: it costs a second
 
     write_job_figures(results, records, folder)
+
+
+def _earlier(path: Path, known: Collection[str]) -> list[BudgetResult]:
+    """Read the results of the other budgets, if an earlier run has written any."""
+    try:
+        return [result for result in read_results(path) if result.budget not in known]
+    except StudyError:
+        return []

@@ -86,7 +86,7 @@ class Job:
             seed=settings.seed,
             pool=pool,
         )
-        self._studies: list[optuna.Study] = []
+        self._studies: dict[SearchSpace, optuna.Study] = {}
         self._results: list[BudgetResult] = []
 
     def run(self) -> None:
@@ -101,12 +101,14 @@ class Job:
             self._display.say(f"Continuing the study in {self._folder.path}")
         write_samples(self._plan.evaluator, self._folder.path)
         write_limits(self._folder.path, self._settings.trials, self._settings.timeout)
+        for space in self._plan.spaces:  # also of budgets that an interruption leaves out
+            self._studies[space] = self._folder.study(str(space.budget))
         try:
             for spaces in self._searched_together():
                 self._run_budgets(spaces)
         except SearchInterruptedError:
             self._display.show("Interrupted; the same command continues this study.")
-        write_study(self._folder.path, self._studies, self._results)
+        write_study(self._folder.path, list(self._studies.values()), self._results)
         self._show_results()
         self._show_files()
 
@@ -122,9 +124,7 @@ class Job:
         return [(space,) for space in self._plan.spaces]
 
     def _run_budgets(self, spaces: Sequence[SearchSpace]) -> None:
-        studies = [self._folder.study(str(space.budget)) for space in spaces]
-        self._studies.extend(studies)
-        outcomes = self._search(spaces, studies)
+        outcomes = self._search(spaces, [self._studies[space] for space in spaces])
         for space, outcome in zip(spaces, outcomes, strict=True):
             # Kept before anything else: from here on there is always a schedule to use. A continued
             # study may have a confirmed one, which stays until there is another.
@@ -132,12 +132,10 @@ class Job:
                 self._save_unconfirmed(outcome.incumbent, space, outcome)
         if any(outcome.stopped == "interrupted" for outcome in outcomes):
             raise SearchInterruptedError
-        for space, study, outcome in zip(spaces, studies, outcomes, strict=True):
-            self._finish_budget(space, study, outcome)
+        for space, outcome in zip(spaces, outcomes, strict=True):
+            self._finish_budget(space, outcome)
 
-    def _finish_budget(
-        self, space: SearchSpace, study: optuna.Study, outcome: SearchOutcome
-    ) -> None:
+    def _finish_budget(self, space: SearchSpace, outcome: SearchOutcome) -> None:
         """Confirm, report and save what was found at one budget."""
         if outcome.incumbent is None:
             raise StudyError(
@@ -148,7 +146,7 @@ class Job:
         if len(winner.samples) < len(self._measurements.samples("search")):
             # What the search saw of the winner made it the winner; the rest of the split did not.
             self._score({SEARCHED: winner.schedule}, "search", "The winner on the search split")
-        self._results.append(self._report(winner.schedule, space, study, outcome))
+        self._results.append(self._report(winner.schedule, space, outcome))
         evidence = {split: self._evidence(winner.schedule, split) for split in SPLITS}
         self._save(winner.schedule, space, outcome, evidence)
 
@@ -191,9 +189,7 @@ class Job:
         with self._display.bar(f"Confirm the best {len(candidates)}", total) as advance:
             return confirm(self._measurements, candidates, advance)
 
-    def _report(
-        self, winner: Schedule, space: SearchSpace, study: optuna.Study, outcome: SearchOutcome
-    ) -> BudgetResult:
+    def _report(self, winner: Schedule, space: SearchSpace, outcome: SearchOutcome) -> BudgetResult:
         """Measure the winner beside dense and the published schedules, on the report split."""
         schedules = {
             SEARCHED: winner,
@@ -211,7 +207,7 @@ class Job:
             measured_on=self._plan.evaluator.measured_on,
             trials=outcome.trials,
             evaluations=outcome.evaluations,
-            seconds=sum(record.seconds or 0.0 for record in trial_records(study)),
+            seconds=sum(record.seconds or 0.0 for record in trial_records(self._studies[space])),
             measured_shares={
                 name: measured_share(schedule, self._plan.evaluator.shape)
                 for name, schedule in schedules.items()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.command_line import run
 from search.measured_form import as_measured
+from search.searching import search_schedules
 from search.strategies.base import Proposal, SearchState, Strategy
 from space import full_vocabulary
 from space.flops import price
@@ -398,3 +400,30 @@ def test_interrupting_budgets_searched_together_leaves_a_schedule_of_each(
     assert "Continuing" in capsys.readouterr().out
     for result in read_results(Path("runs/front/results.json")):
         assert (result.trials, result.evaluations) == (4, 400)
+
+
+@pytest.mark.parametrize("reached", [1, 2])
+def test_a_run_that_is_interrupted_keeps_what_is_known_of_budgets_it_has_not_got_to(
+    reached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*FRONT[:-1], "--strategy", "random", "--trials"]
+    assert run([*command, "2"]) == 0
+    folder = Path("runs/front")
+    earlier = read_results(folder / "results.json")
+    searched = []
+
+    def interrupted(*args: Any, **options: Any) -> object:
+        searched.append(args)
+        if len(searched) == reached:
+            signal.raise_signal(signal.SIGINT)
+        return search_schedules(*args, **options)
+
+    monkeypatch.setattr("search.job.search_schedules", interrupted)
+    assert run([*command, "4"]) == 128 + signal.SIGINT
+    results = read_results(folder / "results.json")
+    assert [result.trials for result in results] == [2 if reached == 1 else 4, 2]
+    assert results[1] == earlier[1]
+    with (folder / "trials.csv").open() as file:
+        rows = [row["budget"] for row in csv.DictReader(file) if row["state"] == "complete"]
+    assert rows.count("2 TFLOPs") == results[0].trials
+    assert rows.count("4 TFLOPs") == 2
