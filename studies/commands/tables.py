@@ -202,7 +202,7 @@ def _words(values: Mapping[str, object], names: Sequence[str]) -> str:
 def _table(*left: str, right: Sequence[str] = ()) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in left:
-        table.add_column(column, overflow="fold")
-    for column in right:
-        table.add_column(column, justify="right", overflow="fold")  # no digit is left out
+        table.add_column(Text(column), overflow="fold")
+    for column in right:  # folded, so that no digit is left out
+        table.add_column(Text(column), justify="right", overflow="fold")
     return table

@@ -269,6 +269,14 @@ WRONG = {
 }
 
 
+def test_names_are_shown_as_they_are(runs: Path, capsys) -> None:
+    name = "one [bold] 100%  \u00fc [z"
+    (runs / "one").rename(runs / name)
+    for arguments in (["list"], ["status", name], ["show", name]):
+        assert name in _said(capsys, *arguments)
+    assert f"{name} minus this" in _said(capsys, "compare", name, "two")
+
+
 @pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG.keys())
 def test_what_is_wrong_is_said_with_status_2(
     arguments: list[str], message: str, runs: Path, capsys
