@@ -54,7 +54,8 @@ def serve(
             server = make_server(host, port, application, _Server, _Silent)
         except (OSError, OverflowError) as error:
             raise StudyError(
-                f"{host}:{port} cannot be listened on ({error}); choose another with --port"
+                f"{host}:{port} cannot be listened on ({error}); "
+                "choose another with --host or --port"
             ) from error
         with server:
             ready(f"http://{host}:{server.server_port}/dashboard")
