@@ -50,6 +50,8 @@ class Conductor:
         self._courses: dict[TrialInFlight, Course] = {}
         self._measuring: dict[Future[Measured], tuple[TrialInFlight, Assignment]] = {}
         self._waiting: deque[TrialInFlight] = deque()
+        self._silent: set[BudgetSearch] = set()
+        """Those that have nothing to propose before a trial ends."""
         self._out_of_samples = False
 
     def run(self) -> None:
@@ -78,10 +80,9 @@ class Conductor:
 
     def _begin_trials(self) -> None:
         """Begin trials while there are workers for them and something to measure."""
-        silent: set[BudgetSearch] = set()  # have nothing to propose before a trial ends
         while self._has_place():
             running = [search for search in self._searches if search.stopped is None]
-            asked = [search for search in running if search not in silent]
+            asked = [search for search in running if search not in self._silent]
             if not asked:
                 return
             stopped = self._limit_reached(running)
@@ -92,7 +93,7 @@ class Conductor:
                 if flight is not None:
                     self._start(flight)
                 elif self._in_flight:
-                    silent.add(search)
+                    self._silent.add(search)
                 else:
                     search.stopped = "converged"
             elif self._in_flight:
@@ -158,6 +159,7 @@ class Conductor:
 
     def _end(self, flight: TrialInFlight, result: TrialResult) -> None:
         del self._courses[flight]
+        self._silent.clear()
         self._out_of_samples |= result.out_of_samples
         report = flight.search.finish(flight, result.value)
         if report is not None:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -157,6 +158,33 @@ def test_all_that_wait_for_the_same_schedule_end_with_it() -> None:
     )
     assert outcome.trials == len(_complete([study])) == 4
     assert max(pool.measured.values()) == 1
+
+
+def test_a_strategy_with_nothing_to_propose_is_not_asked_again_before_a_trial_ends() -> None:
+    class OneAtATime(Strategy):
+        """Waits for each trial before it proposes the next."""
+
+        name = "one-at-a-time"
+        shares_budgets = True
+
+        def propose(self, state: SearchState) -> Proposal | None:
+            asked[str(state.space.budget), state.begun, len(state.in_flight)] += 1
+            if state.in_flight or state.trials == 4:
+                return None
+            generator = np.random.default_rng(state.trials)
+            point = {each.name: generator.uniform(*each[1:]) for each in state.space.parameters}
+            return Proposal(point, len(state.block_sizes))
+
+    asked: Counter[tuple[str, int, int]] = Counter()
+    outcomes = search_schedules(
+        Measurements(AnalyticEvaluator(), pool=AnsweringInAnyOrder(capacity=4, seed=10)),
+        SPACES,
+        SearchSettings(trials=50),
+        strategy=OneAtATime(),
+    )
+    assert [(each.trials, each.stopped) for each in outcomes] == [(4, "converged")] * 2
+    # Once with nothing in flight, and once more for each of the other budget's trials at most.
+    assert sum(asked.values()) <= 2 * (5 + 5 + 8)
 
 
 def test_interrupted_trials_fail_and_the_study_goes_on_to_its_end() -> None:
