@@ -6,10 +6,9 @@ from abc import abstractmethod
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pruners.errors import SettingsError
 from search.strategies.base import Proposal, SearchState, Strategy, blocks_holding
+from search.strategies.seeding import trial_seed
 from space.coding import SearchSpace
 from space.parameters import Choice, Value
 from studies.records import ORIGIN_ATTRIBUTE
@@ -24,8 +23,6 @@ TPE_CANDIDATES = 24
 GP_STARTUP_TRIALS = 10
 CMAES_STARTUP_TRIALS = 1
 NSGA2_POPULATION = 50
-
-_SEEDS_PER_STUDY = 1  # words of randomness that a sampler is seeded with
 
 
 class SamplerStrategy(Strategy):
@@ -65,8 +62,7 @@ class SamplerStrategy(Strategy):
             for name, point in points.items():
                 if name not in done:
                     return Proposal(point, self.blocks_of_a_trial(state), name)
-        sequence = np.random.SeedSequence([state.seed, state.begun])
-        state.study.sampler = self.sampler(int(sequence.generate_state(_SEEDS_PER_STUDY)[0]))
+        state.study.sampler = self.sampler(trial_seed(state))
         return state.study.ask()
 
     def blocks_of_a_trial(self, state: SearchState) -> int:
