@@ -211,7 +211,7 @@ class BudgetSearch:
             best=float(accuracy),
             distinct=sum(each.within_budget for each in tried),
             samples=sum(self.block_sizes[: len(frozen.intermediate_values)]),
-            raced_out=RACED_OUT_ATTRIBUTE in frozen.user_attrs,
+            raced_out=frozen.user_attrs.get(RACED_OUT_ATTRIBUTE, False),
             duplicate=DUPLICATE_ATTRIBUTE in frozen.user_attrs,
         )
 

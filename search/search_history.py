@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import optuna
 
 RACED_OUT_ATTRIBUTE = "raced_out"
-"""User attribute of a trial that left the race; its value is a prediction."""
+"""User attribute, true of a trial that left the race; its value is a prediction."""
 
 DUPLICATE_ATTRIBUTE = "duplicate_of"
 """User attribute of a trial that measured nothing: the number of the one that had before."""
@@ -182,7 +182,7 @@ class SearchHistory:
             measured=trial.user_attrs[MEASURED_ATTRIBUTE],
             accuracies=np.array(trial.user_attrs.get(ACCURACIES_ATTRIBUTE, reported)),
             signals=np.array(reported),
-            raced_out=RACED_OUT_ATTRIBUTE in trial.user_attrs,
+            raced_out=trial.user_attrs.get(RACED_OUT_ATTRIBUTE, False),
             within_budget=(
                 self.budget.amount(schedule.cost) <= self.budget.limit(self.space.shape)
             ),

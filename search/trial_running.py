@@ -139,8 +139,9 @@ class TrialRunner:
         note_samples(trial, sum(sizes[: len(signals)]))
         if self._meter.signal != "accuracy":
             trial.set_user_attr(ACCURACIES_ATTRIBUTE, accuracies)
-        if raced_out:
-            trial.set_user_attr(RACED_OUT_ATTRIBUTE, True)
+        if raced_out or (self._races and RACED_OUT_ATTRIBUTE in trial.user_attrs):
+            # Where it is there already, an ended process had noted it and got no further.
+            trial.set_user_attr(RACED_OUT_ATTRIBUTE, raced_out)
         if best is not None and (raced_out or out_of_samples):
             # Returned, not raised as TrialPruned: Optuna would then take the last block's signal
             # for the trial's value.

@@ -199,6 +199,15 @@ def test_scores_that_give_no_value_end_a_search_and_its_trial_has_failed() -> No
     assert [trial.state for trial in study.trials] == [TrialState.FAIL]
 
 
+def test_a_trial_that_was_cut_off_as_it_left_the_race_may_stay_in_it_when_tried_again() -> None:
+    study = _study()
+    point = {each.name: (each.low + each.high) / 2 for each in SPACE.parameters}
+    # As Optuna enqueues it again: with all that had been noted on it.
+    study.enqueue_trial(point, user_attrs={RACED_OUT_ATTRIBUTE: True})
+    outcome = _search(study, strategy="random", trials=1)
+    assert [candidate.trial for candidate in outcome.candidates] == [0]
+
+
 def test_limits_end_a_search() -> None:
     study = _study()
     assert _search(study, trials=5).stopped == "trials"
