@@ -36,11 +36,6 @@ class Posterior:
     means: Vector
     covariance: Matrix
 
-    @property
-    def deviations(self) -> Vector:
-        """Standard deviations, `(candidates,)`."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
-
     def draws(self, number: int, generator: np.random.Generator) -> Matrix:
         """Draw what the candidates' values may be, all together.
 
@@ -140,7 +135,8 @@ def _constant_mean(factor: tuple[Matrix, bool], means: Vector) -> tuple[float, V
 
 def _hyperparameters(features: Matrix, means: Vector, variances: Vector) -> tuple[float, float]:
     """Return length scale and variance."""
-    # Those tried last are the ones that decisions are between.
+    # Those tried last are the ones that decisions are between; of several budgets, whose schedules
+    # come after each other, these are mostly the last one's.
     features, means, variances = (part[-_MOST_FITTED:] for part in (features, means, variances))
     spread = max(float(means.var() - variances.mean()), _SMALLEST_VARIANCE)
     if len(means) < _FEWEST:
