@@ -201,13 +201,18 @@ def storage_errors(where: str, address: StorageAddress | None) -> Iterator[None]
         Nothing.
 
     Raises:
-        StudyError: The storage fails.
+        StudyError: The storage fails, or another process drives the study too.
     """
-    from optuna.exceptions import StorageInternalError
+    from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
+    except UpdateFinishedTrialError as error:
+        raise StudyError(
+            f"another process has ended a trial of this run in {where}: it may have taken over the "
+            "study when a connection was lost; wait for it to end, then the same command continues"
+        ) from error
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ or error
         reason = str(cause) if address is None else address.masked(str(cause))

@@ -219,6 +219,22 @@ def test_a_storage_that_cannot_be_used_is_refused_in_words(
         folder.study("2 TFLOPs")
 
 
+def test_a_trial_that_another_process_has_ended_ends_the_run_in_words(
+    tmp_path: Path, identity: StudyIdentity, address: StorageAddress
+) -> None:
+    with StudyFolder.open(tmp_path / "study", identity, address) as folder:
+        trial = folder.study("2 TFLOPs").ask()
+        url = address.url.replace("{", "{{")
+        # As a driver does that takes over when this one's connection was lost.
+        other = optuna.load_study(study_name="study: 2 TFLOPs", storage=url)
+        other.tell(trial.number, state=TrialState.FAIL)
+        with (
+            pytest.raises(StudyError, match="another process has ended a trial of this run"),
+            storage_errors(folder.trials_in, address),
+        ):
+            trial.report(0.5, 0)
+
+
 def test_a_server_that_dies_ends_the_run_in_words_and_keeps_what_was_finished(
     tmp_path: Path, identity: StudyIdentity
 ) -> None:
