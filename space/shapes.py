@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pruners.errors import ModelError, UnsupportedModelError, shortened
+from pruners.errors import ModelError, UnsupportedModelError, shortened, shown
 from pruners.json_files import read_json
 from pruners.paths import is_folder
 from pruners.reference_shapes import (
@@ -63,7 +63,7 @@ def preset(name: str) -> Shape:
     """
     if name not in PRESETS:
         raise UnsupportedModelError(
-            f"no preset shape is called {name!r}; expected one of {', '.join(PRESETS)}, "
+            f"no preset shape is called {shown(name)}; expected one of {', '.join(PRESETS)}, "
             "or a model folder or hub name for shape_from_pretrained"
         )
     return PRESETS[name]

@@ -86,7 +86,7 @@ class StudyIdentity(BaseModel):
         mine = dict(_flattened(self.model_dump(mode="json")))
         theirs = dict(_flattened(other.model_dump(mode="json")))
         return [
-            f"{field}: {_shown(mine, field)} in the study, {_shown(theirs, field)} now"
+            f"{'.'.join(field)}: {_shown(mine, field)} in the study, {_shown(theirs, field)} now"
             for field in sorted(mine.keys() | theirs.keys())
             if field not in mine
             or field not in theirs
@@ -124,15 +124,18 @@ def read_identity(path: Path) -> StudyIdentity:
         ) from error
 
 
-def _flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+_Path = tuple[str, ...]
+
+
+def _flattened(values: Mapping[str, object], above: _Path = ()) -> Iterator[tuple[_Path, object]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value:
+            yield from _flattened(value, (*above, key))
         else:
-            yield f"{prefix}{key}", value
+            yield (*above, key), value
 
 
-def _shown(values: Mapping[str, object], field: str) -> str:
+def _shown(values: Mapping[_Path, object], field: _Path) -> str:
     if field not in values:
         return "absent"
     text = json.dumps(values[field])

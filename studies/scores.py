@@ -49,6 +49,8 @@ SELECT schedules.number, samples.number, ?, ? FROM schedules, samples
 WHERE schedules.content_hash = ? AND samples.split = ? AND samples.identifier = ?
 """
 
+_DAMAGE = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged schema
+
 
 class SampleProbe(NamedTuple):
     """What a probe measured on one sample.
@@ -92,7 +94,7 @@ class ScoreCache:
             (state,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
             if state != "ok":
                 raise sqlite3.DatabaseError(state)
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             raise self._unusable(error) from error
 
     def get(self, content_hash: str, split: str, samples: Sequence[str]) -> dict[str, float]:
@@ -162,7 +164,7 @@ class ScoreCache:
     def _rows(self, query: str, content_hash: str, split: str) -> list[Any]:
         try:
             rows: list[Any] = self._connection.execute(query, (content_hash, split)).fetchall()
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             raise self._unusable(error) from error
         for name, *numbers in rows:  # SQLite lets any column hold anything
             if not all(isinstance(number, float) for number in numbers):
@@ -197,7 +199,7 @@ class ScoreCache:
                 )
                 connection.executemany(_REPLACE, rows)
                 connection.executemany(_REPLACE_PROBE, probe_rows)
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             raise self._unusable(error) from error
 
     def close(self) -> None:
@@ -210,7 +212,7 @@ class ScoreCache:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _unusable(self, error: sqlite3.Error) -> StudyError:
+    def _unusable(self, error: Exception) -> StudyError:
         return StudyError(
             f"{self.path} cannot be used as the cache of scores ({error}); free space on the disk, "
             "or remove the file (its scores are then measured again)"

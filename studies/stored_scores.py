@@ -117,7 +117,7 @@ def _query(folder: Path, statement: str, *values: str) -> Sequence[Any]:
             closing(sqlite3.connect(uri, uri=True)) as connection,
         ):
             return connection.execute(statement, values).fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StudyError(f"{file} is not a readable cache of scores ({error})") from error
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from pruners.attention_rows import DecoderLayer
-from pruners.errors import InputError, UnsupportedModelError
+from pruners.errors import InputError, UnsupportedModelError, shown
 from pruners.media import KINDS, Kind, Medium
 from pruners.vision_towers import VisionTower
 
@@ -102,8 +102,8 @@ class ModelAdapter(ABC):
         decoder = stock.config.text_config.model_type
         if decoder not in _DECODERS:
             raise UnsupportedModelError(
-                f"the decoder's model_type is {decoder!r}; schedules can be applied to models with "
-                f"one of these decoders: {', '.join(_DECODERS)}"
+                f"the decoder's model_type is {shown(decoder)}; schedules can be applied to models "
+                f"with one of these decoders: {', '.join(_DECODERS)}"
             )
         layer = getattr(stock.config, "vision_feature_layer", -1)
         if not isinstance(layer, int):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pruners.errors import UnsupportedModelError
+from pruners.errors import UnsupportedModelError, shortened, shown
 from pruners.shape import VisionShape
 
 # config.json files leave out what equals the default of transformers' configuration classes.
@@ -139,8 +139,8 @@ def square_tower(values: Mapping[str, Any], *, feature_layer: int) -> VisionShap
     kind = own["model_type"]
     if kind not in _VISION_DEFAULTS:
         raise UnsupportedModelError(
-            f"the vision tower's model_type is {kind!r}; shapes of {values['model_type']} models "
-            f"are read with one of: {', '.join(_VISION_DEFAULTS)}. Schedules without a shape can "
+            f"the vision tower's model_type is {shown(kind)}; shapes of "
+            f"{shortened(values['model_type'])} models are read with one of: {', '.join(_VISION_DEFAULTS)}. Schedules without a shape can "
             "be applied"
         )
     sizes = {**_VISION_DEFAULTS[kind], **own}

@@ -21,6 +21,7 @@ from pruners.errors import (
     ScheduleMismatchError,
     SettingsError,
     UnsupportedModelError,
+    shown,
 )
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -172,7 +173,7 @@ def _fitted(
     if family not in FAMILIES:
         raise UnsupportedModelError(
             f"{settings.schedule} cannot be applied to pretrained={settings.pretrained}, whose "
-            f"model_type is {family!r}; supported model types: {', '.join(FAMILIES)}"
+            f"model_type is {shown(family)}; supported model types: {', '.join(FAMILIES)}"
         )
     depth = config.get_text_config().num_hidden_layers
     written_for = schedule.shape

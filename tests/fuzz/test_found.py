@@ -119,6 +119,7 @@ def changed(family: str, part: str | None, **values: Any) -> dict[str, Any]:
     [
         changed("llava", None, vision_config="tower"),
         changed("llava", "vision_config", patch_size=0),
+        changed("llava", "vision_config", model_type="[" * 10_000),
         changed("llava", "text_config", num_hidden_layers=10**18),
         changed("llava", "text_config", hidden_size=10**400),
         changed("internvl", None, downsample_ratio=0),
@@ -131,8 +132,9 @@ def changed(family: str, part: str | None, **values: Any) -> dict[str, Any]:
     ids=lambda config: config["model_type"],
 )
 def test_configurations_are_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedModelError):
+    with pytest.raises(UnsupportedModelError) as caught:
         Shape.from_config(config)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(
@@ -185,14 +187,38 @@ def test_a_cache_whose_index_is_damaged_is_refused(tmp_path: Path) -> None:
         ScoreCache(file)
 
 
+def test_a_cache_whose_tables_have_no_name_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "scores.db"
+    with ScoreCache(file):
+        pass
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    content = file.read_bytes()
+    file.write_bytes(
+        content.replace(b"CREATE TABLE probes", b"CREATE TABLE \x80\x80\x80\x80\x80\x80")
+    )
+    with pytest.raises(StudyError, match="cannot be used as the cache of scores"):
+        ScoreCache(file)
+
+
 def test_names_that_no_terminal_can_print_are_refused() -> None:
     names = ["\udcff", "\udcff"]  # how Python reads a byte that is no text
     with pytest.raises(SettingsError, match=r"'\\udcff' was given twice"):
         checked_settings(budgets=("2 TFLOPs",), tasks={"names": names})
 
 
-def test_true_is_not_taken_for_1() -> None:
-    one, true = (
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"end": 1.0}, {"end": True}, "space.end: 1.0 in the study, true now"),
+        ({"end": 1}, {"end": 1, "": {}}, "space.: absent in the study, {} now"),
+        ({"a": {"b": 1}}, {"a": {"b": 1}, "a.b": 1}, "space.a.b: absent in the study, 1 now"),
+    ],
+)
+def test_identities_differ_where_their_fingerprints_do(
+    one: dict[str, Any], other: dict[str, Any], said: str
+) -> None:
+    mine, theirs = (
         StudyIdentity(
             model="analytic",
             model_fingerprint="0" * 64,
@@ -200,14 +226,14 @@ def test_true_is_not_taken_for_1() -> None:
             tasks=("easy",),
             splits={},
             budgets=("2 TFLOPs",),
-            space={"range": [0.0, end]},
+            space=space,
             seed=0,
             versions={},
         )
-        for end in (1.0, True)
+        for space in (one, other)
     )
-    assert one.differences(true) == ["space.range: [0.0, 1.0] in the study, [0.0, true] now"]
-    assert one.differences(one) == []
+    assert mine.differences(theirs) == [said]
+    assert mine.differences(mine) == []
 
 
 def test_trials_during_which_the_clock_was_set_back_took_no_time() -> None:
