@@ -140,8 +140,8 @@ def square_tower(values: Mapping[str, Any], *, feature_layer: int) -> VisionShap
     if kind not in _VISION_DEFAULTS:
         raise UnsupportedModelError(
             f"the vision tower's model_type is {shown(kind)}; shapes of "
-            f"{shortened(values['model_type'])} models are read with one of: {', '.join(_VISION_DEFAULTS)}. Schedules without a shape can "
-            "be applied"
+            f"{shortened(values['model_type'])} models are read with one of: "
+            f"{', '.join(_VISION_DEFAULTS)}. Schedules without a shape can be applied"
         )
     sizes = {**_VISION_DEFAULTS[kind], **own}
     clip = kind == "clip_vision_model"
