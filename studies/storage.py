@@ -113,7 +113,6 @@ class StudyFolder:
                 kind = PostgresqlLock if address.is_postgresql else SqliteLock
                 storage_lock = kind(address, _shared_name(path))
                 opened.callback(storage_lock.release)
-                write_text(path / STORAGE_FILE, f"{address}\n")
             if not continued:
                 write_text(path / IDENTITY_FILE, identity.model_dump_json(indent=2) + "\n")
             scores = opened.enter_context(ScoreCache(path / SCORES_FILE))
@@ -230,6 +229,8 @@ class StudyFolder:
             else:
                 name = _shared_name(self.path)
                 self._storage = shared_storage(self._address, name, budgets, identity)
+                # Noted now that it is known to work: until then another one may be given.
+                write_text(self.path / STORAGE_FILE, f"{self._address}\n")
             self._opened.callback(self._storage.close)
         return self._storage
 

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from pruners.errors import StudyError
 from studies.storage import StudyFolder
+from studies.storage_address import parse_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 MERGES = ("none", "nearest-reference", "cluster-average")
@@ -29,6 +30,7 @@ from pathlib import Path
 import optuna
 from studies.identity import StudyIdentity
 from studies.storage import StudyFolder
+from studies.storage_address import parse_storage
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 folder, identity, trials = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 with StudyFolder.open(folder, StudyIdentity.model_validate_json(identity)) as study_folder:
@@ -297,3 +299,19 @@ def test_identity_survives_its_file(tmp_path, identity):
     assert stored["format"] == "prunetune.study"
     assert type(identity).model_validate(stored) == identity
     assert identity.differences(type(identity).model_validate(stored)) == []
+
+
+def test_a_storage_that_cannot_be_used_is_not_noted(tmp_path, identity):
+    (tmp_path / "notes.txt").write_text("no database\n" * 100)
+    unusable = parse_storage(f"sqlite:///{tmp_path / 'notes.txt'}")
+    with (
+        StudyFolder.open(tmp_path / "study", identity, unusable) as it,
+        pytest.raises(StudyError, match="cannot be used"),
+    ):
+        it.study("2 TFLOPs")
+    usable = parse_storage(f"sqlite:///{tmp_path / 'shared.db'}")
+    with StudyFolder.open(tmp_path / "study", identity, usable) as it:
+        it.study("2 TFLOPs")
+    other = parse_storage(f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(StudyError, match="keeps its trials in"):
+        StudyFolder.open(tmp_path / "study", identity, other)

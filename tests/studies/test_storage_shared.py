@@ -166,7 +166,8 @@ def test_a_study_stays_in_its_storage(
     address: StorageAddress,
     given: Callable[[StorageAddress, Path], StorageAddress | None],
 ) -> None:
-    StudyFolder.open(tmp_path / "study", identity, address).close()
+    with StudyFolder.open(tmp_path / "study", identity, address) as folder:
+        folder.study("2 TFLOPs")
     for attempt in (StudyFolder.open, StudyFolder.check):
         with pytest.raises(StudyError, match="keeps its trials in") as caught:
             attempt(tmp_path / "study", identity, given(address, tmp_path))
