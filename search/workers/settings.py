@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from search.workers.supervision import DEFAULT_PATIENCE
 
@@ -24,6 +24,13 @@ class WorkerSettings(BaseModel):
     patience: float = Field(default=DEFAULT_PATIENCE, gt=0)
     ray_address: str | None = Field(default=None, min_length=1)
     gpus: float | None = Field(default=None, ge=0)
+
+    @field_validator("gpus")
+    @classmethod
+    def _check_there_is_a_cluster(cls, gpus: float | None, info: ValidationInfo) -> float | None:
+        if gpus is not None and info.data.get("ray_address") is None:
+            raise ValueError("only workers on a Ray cluster are given GPUs; pass --ray-address too")
+        return gpus
 
     @property
     def in_own_process(self) -> bool:

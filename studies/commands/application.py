@@ -14,7 +14,7 @@ from pruners.paths import is_folder
 from studies.commands import tables
 from studies.commands.drawing import Width, draw_figures, write_page
 from studies.commands.entry import USER_ERROR
-from studies.commands.exporting import ExportFormat, export_study
+from studies.commands.exporting import ExportFormat, export_study, format_of
 from studies.commands.finding import file_to_write, study_folder
 from studies.commands.options import (
     RUNS,
@@ -157,13 +157,14 @@ def show(
 def export(
     study: StudyArgument,
     form: Annotated[
-        ExportFormat,
+        ExportFormat | None,
         typer.Option(
             "--format",
             help="Trials as csv, json or parquet; the schedule, or another runtime's settings for "
-            "it; results as latex or markdown, and as bibtex the methods in them.",
+            "it; results as latex or markdown, and as bibtex the methods in them. By default what "
+            "the name of the file ends in, else csv.",
         ),
-    ] = "csv",
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(help="File to write or replace; by default standard output.")
     ] = None,
@@ -173,7 +174,8 @@ def export(
 ) -> None:
     """Export a study's trials, its schedule, or its results as papers print them."""
     stored = read_study(study_folder(study, out), given_storage(storage))
-    export_study(stored, form, budget, None if to is None else file_to_write(to))
+    file = None if to is None else file_to_write(to)
+    export_study(stored, form or format_of(file), budget, file)
 
 
 @application.command()

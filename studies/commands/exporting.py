@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,19 @@ ExportFormat = Literal[
     "csv", "json", "parquet", "schedule", "latex", "markdown", "bibtex",
     "vllm", "sglang", "openvino-genai", "tensorrt-edge-llm",
 ]  # fmt: skip
+
+_BY_SUFFIX: Mapping[str, ExportFormat] = {
+    ".json": "json",
+    ".parquet": "parquet",
+    ".tex": "latex",
+    ".md": "markdown",
+    ".bib": "bibtex",
+}
+
+
+def format_of(to: Path | None) -> ExportFormat:
+    """Return the format that a file's name asks for, CSV where it asks for none of the others."""
+    return "csv" if to is None else _BY_SUFFIX.get(to.suffix.lower(), "csv")
 
 
 def export_study(

@@ -162,6 +162,14 @@ def test_trials_are_exported_alike_in_every_format(runs: Path, capsys) -> None:
     assert [row["budget"] for row in one_budget] == ["4 TFLOPs"] * 4
 
 
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet", "tex", "md", "bib", "dat"])
+def test_the_name_of_the_file_says_its_format(suffix: str, runs: Path, capsys) -> None:
+    forms = {"tex": "latex", "md": "markdown", "bib": "bibtex", "dat": "csv"}
+    _said(capsys, "export", "one", "--to", f"unnamed.{suffix}")
+    _said(capsys, "export", "one", "--to", "named", "--format", forms.get(suffix, suffix))
+    assert Path(f"unnamed.{suffix}").read_bytes() == Path("named").read_bytes()
+
+
 def test_the_schedule_is_exported_as_it_is(runs: Path, capsys) -> None:
     stored = runs / "one" / "schedule.json"
     assert _said(capsys, "export", "one", "--format", "schedule") == stored.read_text()
