@@ -154,11 +154,16 @@ def open_trials(
         The Optuna storage, closed at the end; None where there is none yet.
 
     Raises:
-        StudyError: It cannot be opened, or its file is damaged. The message shows no password.
+        StudyError: It cannot be opened, or its file is damaged or gone. The message shows no
+            password.
         SettingsError: The address cannot be used.
     """
     address = shared_address(folder, storage)
     if address is not None:
+        if not address.is_postgresql and not address.file.exists():
+            raise StudyError(
+                f"{folder} keeps its trials in {address}, which is gone; bring the file back"
+            )
         with _opened_shared(address, in_use=is_running(folder)) as opened:
             yield opened
         return

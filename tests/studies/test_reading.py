@@ -101,6 +101,18 @@ def test_a_folder_that_may_not_be_written_is_read(searched):
     assert sum(budget["complete"] for budget in shown["budgets"]) == 3
 
 
+def test_a_shared_storage_that_is_gone_is_said(tmp_path, identity):
+    folder, file = tmp_path / "mine", tmp_path / "shared.db"
+    with StudyFolder.open(folder, identity, parse_storage(f"sqlite:///{file}")) as study_folder:
+        study_folder.study("2 TFLOPs")
+    content = file.read_bytes()
+    file.unlink()
+    with pytest.raises(StudyError, match="which is gone"):
+        read_study(folder)
+    file.write_bytes(content)
+    assert read_study(folder).budgets[0].trials == ()
+
+
 def test_trials_in_a_storage_that_studies_share_are_found_by_name_and_identity(tmp_path, identity):
     folder, url = tmp_path / "mine", f"sqlite:///{tmp_path / 'shared.db'}"
     with StudyFolder.open(folder, identity, parse_storage(url)) as study_folder:
