@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,19 +82,10 @@ class ScoreCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._connection = sqlite3.connect(path, timeout=30)
-            # A write-ahead log makes a commit one append, and survives a killed process.
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.executescript(_TABLES)
-            self._connection.execute("SELECT schedule, sample, score FROM scores LIMIT 1")
-            self._connection.execute(
-                "SELECT answer_probability, hidden_agreement FROM probes LIMIT 1"
-            )
-            # A damaged index loses scores without an error; looking takes 0.1 s per million.
-            (state,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
-            if state != "ok":
-                raise sqlite3.DatabaseError(state)
+            with ExitStack() as opened:
+                self._connection = opened.enter_context(closing(sqlite3.connect(path, timeout=30)))
+                _prepare(self._connection)
+                opened.pop_all()  # it stays open
         except _DAMAGE as error:
             raise self._unusable(error) from error
 
@@ -217,3 +209,17 @@ class ScoreCache:
             f"{self.path} cannot be used as the cache of scores ({error}); free space on the disk, "
             "or remove the file (its scores are then measured again)"
         )
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables where they are missing, and see whether all is as it should be."""
+    # A write-ahead log makes a commit one append, and survives a killed process.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.executescript(_TABLES)
+    connection.execute("SELECT schedule, sample, score FROM scores LIMIT 1")
+    connection.execute("SELECT answer_probability, hidden_agreement FROM probes LIMIT 1")
+    # A damaged index loses scores without an error; looking takes 0.1 s per million.
+    (state,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if state != "ok":
+        raise sqlite3.DatabaseError(state)
