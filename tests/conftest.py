@@ -17,9 +17,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how many inputs and faults were tried, where a run has such tests.
 
-    They note it on their reports, which also come from the processes of pytest-xdist.
+    They note it on their reports, which also come from the processes of pytest-xdist. All of it is
+    on each test's last one, that of its teardown.
     """
-    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    reports = [
+        report
+        for kind in terminalreporter.stats.values()
+        for report in kind
+        if isinstance(report, pytest.TestReport) and report.when == "teardown"
+    ]
     noted = [entry for report in reports for entry in report.user_properties]
     fuzzed = [value for name, value in noted if name == "fuzz"]
     if fuzzed:
