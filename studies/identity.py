@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -14,6 +14,7 @@ from pruners.errors import StudyError, shortened
 from pruners.json_files import read_json
 from pruners.shape import Shape
 
+_LONGEST_BUDGET = 100  # characters; files are called by it
 _LONGEST_VALUE = 60  # characters of a value that a message shows
 
 
@@ -61,7 +62,7 @@ class StudyIdentity(BaseModel):
     shape: Shape
     tasks: tuple[str, ...]
     splits: dict[str, SplitIdentity]
-    budgets: tuple[str, ...]
+    budgets: tuple[Annotated[str, Field(max_length=_LONGEST_BUDGET)], ...]
     space: dict[str, JsonValue]
     strategy: dict[str, JsonValue] = {}
     seed: int

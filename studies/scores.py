@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pruners.errors import StudyError
+from pruners.errors import StudyError, shortened, shown
 
 # Hashes and sample identifiers are stored once and referred to by number: rows stay small.
 _TABLES = """
@@ -160,7 +160,7 @@ class ScoreCache:
             raise self._unusable(error) from error
         for name, *numbers in rows:  # SQLite lets any column hold anything
             if not all(isinstance(number, float) for number in numbers):
-                raise self._unusable(sqlite3.DataError(f"sample {name} has no number"))
+                raise self._unusable(sqlite3.DataError(f"sample {shown(name)} has no number"))
         return rows
 
     def _write(
@@ -206,8 +206,8 @@ class ScoreCache:
 
     def _unusable(self, error: Exception) -> StudyError:
         return StudyError(
-            f"{self.path} cannot be used as the cache of scores ({error}); free space on the disk, "
-            "or remove the file (its scores are then measured again)"
+            f"{self.path} cannot be used as the cache of scores ({shortened(error)}); free space "
+            "on the disk, or remove the file (its scores are then measured again)"
         )
 
 

@@ -32,10 +32,22 @@ from search.settings import checked_settings
 from space import parse_budget, shape_from_pretrained, text_tower_shape
 from studies.damage import naming_damage
 from studies.identity import StudyIdentity
+from studies.reading import read_study
 from studies.records import trial_records
 from studies.results import read_results
 from studies.scores import ScoreCache
 
+IDENTITY = StudyIdentity(
+    model="analytic",
+    model_fingerprint="0" * 64,
+    shape=LLAVA_1_5_7B,
+    tasks=("easy",),
+    splits={},
+    budgets=("2 TFLOPs",),
+    space={},
+    seed=0,
+    versions={},
+)
 HEAD = '"format": "prunetune.schedule", "version": 1'
 
 
@@ -170,7 +182,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("UPDATE scores SET score = 'much'")
         connection.commit()
-    with ScoreCache(file) as cache, pytest.raises(StudyError, match="first has no number"):
+    with ScoreCache(file) as cache, pytest.raises(StudyError, match="'first' has no number"):
         cache.get("hash", "search", ["first"])
 
 
@@ -201,6 +213,25 @@ def test_a_cache_whose_tables_have_no_name_is_refused(tmp_path: Path) -> None:
         ScoreCache(file)
 
 
+def test_long_names_of_samples_are_not_repeated_whole(tmp_path: Path) -> None:
+    file = tmp_path / "scores.db"
+    with ScoreCache(file) as cache:
+        cache.put("hash", "search", {"x" * 10_000: 1.0})
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE scores SET score = 'much'")
+        connection.commit()
+    with ScoreCache(file) as cache, pytest.raises(StudyError, match="has no number") as caught:
+        cache.get("hash", "search", ["x" * 10_000])
+    assert len(str(caught.value)) < 1000
+
+
+def test_budgets_that_no_file_can_be_called_by_are_refused(tmp_path: Path) -> None:
+    identity = IDENTITY.model_copy(update={"budgets": ("9" * 300,)})
+    (tmp_path / "identity.json").write_text(identity.model_dump_json())
+    with pytest.raises(StudyError, match="budgets"):
+        read_study(tmp_path)
+
+
 def test_names_that_no_terminal_can_print_are_refused() -> None:
     names = ["\udcff", "\udcff"]  # how Python reads a byte that is no text
     with pytest.raises(SettingsError, match=r"'\\udcff' was given twice"):
@@ -218,20 +249,7 @@ def test_names_that_no_terminal_can_print_are_refused() -> None:
 def test_identities_differ_where_their_fingerprints_do(
     one: dict[str, Any], other: dict[str, Any], said: str
 ) -> None:
-    mine, theirs = (
-        StudyIdentity(
-            model="analytic",
-            model_fingerprint="0" * 64,
-            shape=LLAVA_1_5_7B,
-            tasks=("easy",),
-            splits={},
-            budgets=("2 TFLOPs",),
-            space=space,
-            seed=0,
-            versions={},
-        )
-        for space in (one, other)
-    )
+    mine, theirs = (IDENTITY.model_copy(update={"space": space}) for space in (one, other))
     assert mine.differences(theirs) == [said]
     assert mine.differences(mine) == []
 
