@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +15,8 @@ from pruners.json_files import read_json
 from pruners.shape import Shape
 
 _LONGEST_BUDGET = 100  # characters; files are called by it
-_LONGEST_VALUE = 60  # characters of a value that a message shows
+_MOST_DIFFERENCES = 8  # that a message names
+_LONGEST_VALUE = 60  # characters of a value or a name that a message shows
 
 
 class SplitIdentity(BaseModel):
@@ -87,12 +88,21 @@ class StudyIdentity(BaseModel):
         mine = dict(_flattened(self.model_dump(mode="json")))
         theirs = dict(_flattened(other.model_dump(mode="json")))
         return [
-            f"{'.'.join(field)}: {_shown(mine, field)} in the study, {_shown(theirs, field)} now"
+            f"{_cut('.'.join(field))}: {_shown(mine, field)} in the study, "
+            f"{_shown(theirs, field)} now"
             for field in sorted(mine.keys() | theirs.keys())
             if field not in mine
             or field not in theirs
             or json.dumps(mine[field]) != json.dumps(theirs[field])  # 1 and true are not the same
         ]
+
+
+def in_few_words(differences: Sequence[str]) -> str:
+    """Join what `StudyIdentity.differences` says, the first of it where it is much."""
+    named = [*differences[:_MOST_DIFFERENCES]]
+    if len(differences) > len(named):
+        named.append(f"and {len(differences) - len(named)} more")
+    return "; ".join(named)
 
 
 def read_identity(path: Path) -> StudyIdentity:
@@ -139,5 +149,8 @@ def _flattened(values: Mapping[str, object], above: _Path = ()) -> Iterator[tupl
 def _shown(values: Mapping[_Path, object], field: _Path) -> str:
     if field not in values:
         return "absent"
-    text = json.dumps(values[field])
+    return _cut(json.dumps(values[field]))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."

@@ -14,7 +14,7 @@ from pruners.errors import StudyError, shortened
 from studies.damage import naming_damage
 from studies.database import check_database
 from studies.files import write_text
-from studies.identity import StudyIdentity, read_identity
+from studies.identity import StudyIdentity, in_few_words, read_identity
 from studies.records import trial_records
 from studies.scores import ScoreCache
 from studies.storage_address import VARIABLE, StorageAddress
@@ -269,7 +269,7 @@ def _check_content(path: Path, identity: StudyIdentity, address: StorageAddress 
     differing = stored.differences(identity)
     if differing:
         raise StudyError(
-            f"{path} holds another study, which cannot be continued: {'; '.join(differing)}. "
+            f"{path} holds another study, which cannot be continued: {in_few_words(differing)}. "
             "Choose another study, or give the stored values"
         )
     _check_storage(path, address)

@@ -36,6 +36,7 @@ from studies.reading import read_study
 from studies.records import trial_records
 from studies.results import read_results
 from studies.scores import ScoreCache
+from studies.storage import StudyFolder
 
 IDENTITY = StudyIdentity(
     model="analytic",
@@ -223,6 +224,15 @@ def test_long_names_of_samples_are_not_repeated_whole(tmp_path: Path) -> None:
     with ScoreCache(file) as cache, pytest.raises(StudyError, match="has no number") as caught:
         cache.get("hash", "search", ["x" * 10_000])
     assert len(str(caught.value)) < 1000
+
+
+def test_a_study_that_differs_in_everything_is_refused_in_few_words(tmp_path: Path) -> None:
+    space: dict[str, Any] = {f"{number}".rjust(10_000, "x"): number for number in range(100)}
+    stored = IDENTITY.model_copy(update={"space": space})
+    (tmp_path / "identity.json").write_text(stored.model_dump_json())
+    with pytest.raises(StudyError, match=r"xxx\.\.\.: .*and 93 more") as caught:
+        StudyFolder.check(tmp_path, IDENTITY)
+    assert len(str(caught.value)) < 2000
 
 
 def test_budgets_that_no_file_can_be_called_by_are_refused(tmp_path: Path) -> None:
