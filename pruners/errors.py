@@ -12,23 +12,21 @@ def shown(value: object) -> str:
     Returns:
         One short line.
     """
-    return _cut(repr(value), _LONGEST_VALUE)
+    return shortened(repr(value), _LONGEST_VALUE)
 
 
-def shortened(text: object) -> str:
-    """Cut what another library says where it repeats long values.
+def shortened(text: object, longest: int = _LONGEST_TEXT) -> str:
+    """Cut a text where it is long, as other libraries' messages are that repeat values.
 
     Args:
-        text: The other library's message or error.
+        text: The text, or another library's error.
+        longest: Characters that may be shown.
 
     Returns:
         Its beginning.
     """
-    return _cut(str(text), _LONGEST_TEXT)
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+    whole = str(text)
+    return whole if len(whole) <= longest else f"{whole[: longest - 3]}..."
 
 
 class PrunetuneError(Exception):

@@ -97,7 +97,7 @@ class BudgetSearch:
     @property
     def begun(self) -> int:
         """Trials that have finished or are in flight."""
-        return len(self.history.finished) + len(self._in_flight)
+        return self.history.trials + len(self._in_flight)
 
     def begin(self, limit: int | None, others: tuple[SearchState, ...]) -> TrialInFlight | None:
         """Let the strategy choose what to measure next.
@@ -165,7 +165,7 @@ class BudgetSearch:
         assert self.stopped is not None  # asked for when it has ended
         return SearchOutcome(
             candidates=self._candidates(others),
-            trials=len(self.history.finished),
+            trials=self.history.trials,
             evaluations=self.history.evaluations,
             seconds=self.seconds,
             stopped=self.stopped,
@@ -206,7 +206,7 @@ class BudgetSearch:
             accuracy = best.estimate if self._meter.signal == "accuracy" else best.accuracies.mean()
         return TrialReport(
             budget=history.budget,
-            finished=len(history.finished),
+            finished=history.trials,
             value=value,
             best=float(accuracy),
             distinct=sum(each.within_budget for each in tried),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -55,8 +54,6 @@ class SearchHistory:
         self.study = study
         self.space = space
         self.budget = budget
-        self.finished: list[optuna.trial.FrozenTrial] = []
-        """Finished trials, by number."""
         self.evaluations = 0
         """Samples scored by finished trials; what was known before a trial costs it nothing."""
         self._block_sizes = block_sizes
@@ -65,6 +62,11 @@ class SearchHistory:
         self._decoded: dict[frozenset[tuple[str, Value]], Schedule] = {}
         self._tried: dict[str, Tried] = {}
         self.refresh()
+
+    @property
+    def trials(self) -> int:
+        """How many trials have finished."""
+        return len(self._seen)
 
     @property
     def tried(self) -> tuple[Tried, ...]:
@@ -86,7 +88,6 @@ class SearchHistory:
         if trial.number in self._seen:
             return
         self._seen.add(trial.number)
-        insort(self.finished, trial, key=lambda each: each.number)
         self.evaluations += self._cost(trial)
         self._merge(trial)
 
@@ -132,7 +133,7 @@ class SearchHistory:
             space=self.space,
             study=self.study,
             seed=seed,
-            trials=len(self.finished),
+            trials=self.trials,
             block_sizes=self._block_sizes,
             samples=self.evaluations,
             limit=limit,

@@ -49,7 +49,7 @@ def delete_study(folder: Path, storage: str | None = None) -> None:
 
 def _delete_shared_trials(folder: Path, storage: str | None) -> None:
     address = shared_address(folder, storage)
-    if address is None or not (address.is_postgresql or address.file.exists()):
+    if address is None or not address.is_there:
         return
     import optuna
 

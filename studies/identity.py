@@ -14,6 +14,8 @@ from pruners.errors import StudyError, shortened
 from pruners.json_files import read_json
 from pruners.shape import Shape
 
+_Field = tuple[str, ...]  # its name and, before it, those that it is in
+
 _LONGEST_BUDGET = 100  # characters; files are called by it
 _MOST_DIFFERENCES = 8  # that a message names
 _LONGEST_VALUE = 60  # characters of a value or a name that a message shows
@@ -88,7 +90,7 @@ class StudyIdentity(BaseModel):
         mine = dict(_flattened(self.model_dump(mode="json")))
         theirs = dict(_flattened(other.model_dump(mode="json")))
         return [
-            f"{_cut('.'.join(field))}: {_shown(mine, field)} in the study, "
+            f"{shortened('.'.join(field), _LONGEST_VALUE)}: {_shown(mine, field)} in the study, "
             f"{_shown(theirs, field)} now"
             for field in sorted(mine.keys() | theirs.keys())
             if field not in mine
@@ -135,10 +137,7 @@ def read_identity(path: Path) -> StudyIdentity:
         ) from error
 
 
-_Path = tuple[str, ...]
-
-
-def _flattened(values: Mapping[str, object], above: _Path = ()) -> Iterator[tuple[_Path, object]]:
+def _flattened(values: Mapping[str, object], above: _Field = ()) -> Iterator[tuple[_Field, object]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _flattened(value, (*above, key))
@@ -146,11 +145,7 @@ def _flattened(values: Mapping[str, object], above: _Path = ()) -> Iterator[tupl
             yield (*above, key), value
 
 
-def _shown(values: Mapping[_Path, object], field: _Path) -> str:
+def _shown(values: Mapping[_Field, object], field: _Field) -> str:
     if field not in values:
         return "absent"
-    return _cut(json.dumps(values[field]))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+    return shortened(json.dumps(values[field]), _LONGEST_VALUE)

@@ -50,7 +50,8 @@ SELECT schedules.number, samples.number, ?, ? FROM schedules, samples
 WHERE schedules.content_hash = ? AND samples.split = ? AND samples.identifier = ?
 """
 
-_DAMAGE = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged schema
+DAMAGE = (sqlite3.Error, UnicodeDecodeError)
+"""What a cache that cannot be used raises; the latter where SQLite quotes a damaged schema."""
 
 
 class SampleProbe(NamedTuple):
@@ -86,7 +87,7 @@ class ScoreCache:
                 self._connection = opened.enter_context(closing(sqlite3.connect(path, timeout=30)))
                 _prepare(self._connection)
                 opened.pop_all()  # it stays open
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._unusable(error) from error
 
     def get(self, content_hash: str, split: str, samples: Sequence[str]) -> dict[str, float]:
@@ -156,7 +157,7 @@ class ScoreCache:
     def _rows(self, query: str, content_hash: str, split: str) -> list[Any]:
         try:
             rows: list[Any] = self._connection.execute(query, (content_hash, split)).fetchall()
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._unusable(error) from error
         for name, *numbers in rows:  # SQLite lets any column hold anything
             if not all(isinstance(number, float) for number in numbers):
@@ -191,7 +192,7 @@ class ScoreCache:
                 )
                 connection.executemany(_REPLACE, rows)
                 connection.executemany(_REPLACE_PROBE, probe_rows)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._unusable(error) from error
 
     def close(self) -> None:

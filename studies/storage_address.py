@@ -41,6 +41,11 @@ class StorageAddress:
         assert not self.is_postgresql  # servers have no file
         return Path(_parsed(self.url).database or "")
 
+    @property
+    def is_there(self) -> bool:
+        """Whether its SQLite file exists; of a server only connecting tells, so yes."""
+        return self.is_postgresql or self.file.exists()
+
     def __str__(self) -> str:
         return _without_secrets(_parsed(self.url)).render_as_string(hide_password=True)
 

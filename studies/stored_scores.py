@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pruners.errors import StudyError
+from studies.scores import DAMAGE
 from studies.snapshots import is_running, read_only
 from studies.storage import SCORES_FILE
 
@@ -117,7 +118,7 @@ def _query(folder: Path, statement: str, *values: str) -> Sequence[Any]:
             closing(sqlite3.connect(uri, uri=True)) as connection,
         ):
             return connection.execute(statement, values).fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         raise StudyError(f"{file} is not a readable cache of scores ({error})") from error
 
 

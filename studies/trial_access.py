@@ -108,12 +108,12 @@ def find_optuna_study(
     return None
 
 
-def trials_without_folder(storage: str, folders: Sequence[Path]) -> dict[str, int]:
+def trials_without_folder(storage: str, kept: Sequence[Path]) -> dict[str, int]:
     """Count the trials in a shared storage that belong to none of some studies.
 
     Args:
         storage: The storage's address, with what is needed to use it.
-        folders: The folders of these studies.
+        kept: The folders of the studies that are kept in it (`is_kept_in`).
 
     Returns:
         Trials by Optuna study, which is called ``FOLDER: BUDGET``, in the order of these names.
@@ -126,11 +126,11 @@ def trials_without_folder(storage: str, folders: Sequence[Path]) -> dict[str, in
     import optuna
 
     address = parse_storage(storage, from_environment=True)
-    with _opened_shared(address, in_use=any(map(is_running, folders))) as opened:
-        if opened is None:
-            return {}
+    if not address.is_there:
+        return {}
+    with _opened_shared(address, in_use=any(map(is_running, kept))) as opened:
         found = optuna.get_all_study_summaries(opened, include_best_trial=False)
-    known = {folder.resolve().name for folder in folders if is_kept_in(storage, folder)}
+    known = {folder.resolve().name for folder in kept}
     return {
         study.study_name: study.n_trials
         for study in sorted(found, key=lambda study: study.study_name)
@@ -160,7 +160,7 @@ def open_trials(
     """
     address = shared_address(folder, storage)
     if address is not None:
-        if not address.is_postgresql and not address.file.exists():
+        if not address.is_there:
             raise StudyError(
                 f"{folder} keeps its trials in {address}, which is gone; bring the file back"
             )
@@ -208,13 +208,11 @@ def open_for_changes(folder: Path, storage: str | None) -> Iterator[optuna.stora
 @contextmanager
 def _opened_shared(
     address: StorageAddress, *, in_use: bool
-) -> Iterator[optuna.storages.RDBStorage | None]:
-    """Open a shared storage for reading; None for a SQLite file that is not there yet."""
+) -> Iterator[optuna.storages.RDBStorage]:
+    """Open a shared storage for reading."""
     if address.is_postgresql:
         with _opened(address.url, f"the storage {address}", address) as opened:
             yield opened
-    elif not address.file.exists():
-        yield None
     else:
         with (
             read_only(address.file, in_use=in_use) as uri,

@@ -54,20 +54,22 @@ def list_studies(
     """
     address = given_storage(storage)
     found, damaged = [], []
-    folders = find_studies(out) if is_folder(out) else []
-    if not is_folder(out):
+    folders: list[Path] = []
+    if is_folder(out):
+        folders = find_studies(out)
+    else:
         damaged.append(f"there is no folder {out}; name the one that holds the studies with --out")
+    # One address cannot lead to all: studies of other storages are where they noted to be.
+    kept = [folder for folder in folders if address is not None and is_kept_in(address, folder)]
     for folder in folders:
-        # One address cannot lead to all: studies of other storages are where they noted to be.
-        given = address if address is not None and is_kept_in(address, folder) else None
         try:
-            found.append(read_progress(folder, given))
+            found.append(read_progress(folder, address if folder in kept else None))
         except PrunetuneError as error:
             damaged.append(str(error))
     others: dict[str, int] = {}
     if address is not None:
         try:
-            others = trials_without_folder(address, folders)
+            others = trials_without_folder(address, kept)
         except PrunetuneError as error:
             damaged.append(str(error))
     if as_json:
