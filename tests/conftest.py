@@ -7,11 +7,16 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from postgresql_server import PostgresqlServer, find_programs
 
 # Set before anything imports torch, and inherited by the programs that tests start: the models here
 # are so small that threads wait for each other longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

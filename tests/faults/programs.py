@@ -19,6 +19,21 @@ ROOT = Path(__file__).parents[2]
 TRIALS = 12
 STUDY = "study"
 
+FINISHED = (
+    "SELECT study_name, number, value FROM trials JOIN studies USING (study_id) "
+    "JOIN trial_values USING (trial_id) WHERE state = 'COMPLETE'"
+)
+"""Finished trials in Optuna's tables."""
+
+MEASURED_TWICE = (
+    "SELECT study_name, value_json FROM trial_user_attributes JOIN trials USING (trial_id) "
+    "JOIN studies USING (study_id) WHERE key = 'measured_hash' AND state = 'COMPLETE' "
+    "AND trial_id NOT IN (SELECT trial_id FROM trial_user_attributes "
+    "WHERE key IN ('duplicate_of', 'known_blocks')) "
+    "GROUP BY study_name, value_json HAVING COUNT(*) > 1"
+)
+"""Schedules that more than one trial measured from the start."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -70,12 +85,8 @@ def finished(runs: Path) -> dict[int, float]:
     database = runs / STUDY / "study.db"
     if not database.exists():
         return {}
-    query = (
-        "SELECT trials.number, trial_values.value FROM trials JOIN trial_values "
-        "USING (trial_id) WHERE trials.state = 'COMPLETE'"
-    )
     with closing(sqlite3.connect(database, timeout=30)) as connection:
-        return dict(connection.execute(query).fetchall())
+        return {number: value for _, number, value in connection.execute(FINISHED)}
 
 
 def when(
@@ -106,13 +117,5 @@ def continues(runs: Path, before: dict[int, float]) -> None:
 
 def assert_measured_once(runs: Path) -> None:
     """Check that no two trials that are no repetitions of others have the same schedule."""
-    repeats = (
-        "SELECT trial_id FROM trial_user_attributes WHERE key IN ('duplicate_of', 'known_blocks')"
-    )
-    query = (
-        "SELECT value_json, COUNT(*) FROM trial_user_attributes JOIN trials USING (trial_id) "
-        f"WHERE key = 'measured_hash' AND state = 'COMPLETE' AND trial_id NOT IN ({repeats}) "
-        "GROUP BY value_json HAVING COUNT(*) > 1"
-    )
     with closing(sqlite3.connect(runs / STUDY / "study.db")) as connection:
-        assert connection.execute(query).fetchall() == []
+        assert connection.execute(MEASURED_TWICE).fetchall() == []

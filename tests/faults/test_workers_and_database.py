@@ -13,25 +13,14 @@ from pathlib import Path
 
 import pytest
 from postgresql_server import PostgresqlServer
+from processes import runs_still
 
-from tests.faults.programs import command, end, start
+from tests.faults.programs import FINISHED, MEASURED_TWICE, command, end, start
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 KILLS = 50
 TRIALS = 40
-
-_FINISHED = (
-    "SELECT study_name, number, value FROM trials JOIN studies USING (study_id) "
-    "JOIN trial_values USING (trial_id) WHERE state = 'COMPLETE'"
-)
-_TWICE = (
-    "SELECT study_name, value_json FROM trial_user_attributes JOIN trials USING (trial_id) "
-    "JOIN studies USING (study_id) WHERE key = 'measured_hash' AND state = 'COMPLETE' "
-    "AND trial_id NOT IN (SELECT trial_id FROM trial_user_attributes "
-    "WHERE key IN ('duplicate_of', 'known_blocks')) "
-    "GROUP BY study_name, value_json HAVING COUNT(*) > 1"
-)
 
 
 @pytest.fixture
@@ -78,10 +67,10 @@ def test_killed_at_random_moments(
             _wait_for_end(workers)
         else:
             assert ended.status == 0, ended.output
-        finished = set(server.execute(_FINISHED, database))
+        finished = set(server.execute(FINISHED, database))
         assert kept <= finished
         kept = finished
-        assert server.execute(_TWICE, database) == []
+        assert server.execute(MEASURED_TWICE, database) == []
         if ended.status == 0:
             assert sum(row[0] == f"{study}: 2 TFLOPs" for row in kept) == TRIALS
             assert (runs / study / "schedule.json").exists()
@@ -127,13 +116,6 @@ def _workers(driver: int) -> list[int]:
 def _wait_for_end(processes: list[int]) -> None:
     """Wait until processes are gone, or are only waiting to be collected."""
     deadline = time.monotonic() + 60
-    for process in processes:
-        stat = Path(f"/proc/{process}/stat")
-        while True:
-            try:
-                if stat.read_text().rpartition(")")[2].split()[0] == "Z":
-                    break
-            except (FileNotFoundError, ProcessLookupError):
-                break
-            assert time.monotonic() < deadline, "a worker outlives its driver"
-            time.sleep(0.05)
+    while any(map(runs_still, processes)):
+        assert time.monotonic() < deadline, "a worker outlives its driver"
+        time.sleep(0.05)

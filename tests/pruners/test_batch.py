@@ -30,7 +30,7 @@ def batches(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 @given(batch=batches())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_changing_groups_equals_lists(batch: tuple[Any, ...]) -> None:
     sizes, side, padding, drops, order, compact = batch
     rows_of, start = [], 0

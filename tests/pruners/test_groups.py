@@ -41,7 +41,7 @@ GRIDS = st.lists(st.sampled_from([(2, 2), (1, 4), (3, 3)]), max_size=3)
 
 
 @given(rows=st.lists(GRIDS, min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_samples_with_tiles_alike_are_one_group(rows: list[list[tuple[int, int]]]) -> None:
     samples = [sample(*grids, start=row, source=10 * row) for row, grids in enumerate(rows)]
     groups = groups_of(samples, PLAN, CPU)

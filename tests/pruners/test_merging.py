@@ -54,7 +54,7 @@ def test_every_token_is_a_reference_or_another(total: int, data: st.DataObject) 
     combine=st.sampled_from(["sum", "mean"]),
     data=st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_merging_into_references_equals_a_loop(
     total: int, seed: int, combine: Literal["sum", "mean"], data: st.DataObject
 ) -> None:
@@ -94,7 +94,7 @@ def test_merging_by_hand(combine: Literal["sum", "mean"], expected: float) -> No
 
 
 @given(total=st.integers(2, 12), seed=st.integers(0, 10_000), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_averaging_clusters_equals_a_loop(total: int, seed: int, data: st.DataObject) -> None:
     kept = data.draw(st.lists(st.integers(0, total - 1), unique=True, min_size=1).map(sorted))
     dropped = [index for index in range(total) if index not in kept]

@@ -49,7 +49,7 @@ def padded(tokens: list[list[int]], padding: list[int], side: str) -> tuple[Any,
 
 
 @given(batch=batches())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_prompts_are_read_as_lists_are(adapter: ModelAdapter, batch: tuple[Any, ...]) -> None:
     tokens, padding, side = batch
     kinds, mask = padded(tokens, padding, side)

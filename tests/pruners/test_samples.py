@@ -50,7 +50,7 @@ def calls(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 @given(call=calls())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_media_go_to_prompts_in_order(call: tuple[Any, ...]) -> None:
     samples, repeats, random = call
     encoded: dict[Any, list[Medium]] = {"image": [], "video": []}

@@ -36,7 +36,7 @@ def padding_mask(padding: list[int], length: int, *, left: bool) -> torch.Tensor
 
 
 @given(batch=batches())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_dropping_equals_lists(batch: tuple[Any, ...]) -> None:
     left, padding, starts, kept, contextual, compact = batch
     alive = len(kept[0])
@@ -115,7 +115,7 @@ def scattered(draw: st.DrawFn) -> tuple[Any, ...]:
 
 
 @given(batch=scattered())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(batch=([[1, 2, 3, 4, 5]] * 2, [[0, -1], [0, 1]], 0, [[1, 0], [0, 1]], [0, 0], False))
 def test_dropping_scattered_tokens_equals_lists(batch: tuple[Any, ...]) -> None:
     visual, kept, contextual, again, padding, compact = batch

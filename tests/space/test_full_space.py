@@ -60,7 +60,7 @@ def points(space: SearchSpace) -> st.SearchStrategy[dict[str, Value]]:
 
 
 @pytest.mark.parametrize("name", FULL_SPACES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_every_point_is_a_schedule_that_spends_the_budget(name: str, data: st.DataObject) -> None:
     space = FULL_SPACES[name]

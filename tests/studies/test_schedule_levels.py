@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
@@ -23,7 +23,6 @@ def _design(rows):
     return fixed, random, np.array([value for row in rows for value in row])
 
 
-@settings(deadline=None)
 @given(ROWS, st.floats(0.01, 10))
 def test_levels_solve_hendersons_equations(rows, ratio):
     fixed, random, values = _design(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pruners.errors import DataError
@@ -14,7 +14,6 @@ from search.tasks.subsets import disjoint_subsets
 NAMES = ("search", "confirm", "report")
 
 
-@settings(deadline=None)  # the first call imports scikit-learn
 @given(
     strata=st.lists(st.sampled_from("abcd"), min_size=6, max_size=60),
     sizes=st.tuples(*[st.integers(1, 30)] * 3),
@@ -72,7 +71,6 @@ def test_the_draw_follows_identifiers_and_seed_and_not_the_order_of_rows() -> No
     assert larger["search"] == first["search"]
 
 
-@settings(deadline=None)
 @given(
     images=st.lists(st.integers(0, 12), min_size=10, max_size=80),
     sizes=st.tuples(*[st.integers(1, 30)] * 3),

@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from postgresql_server import PASSWORD, PostgresqlServer
+from processes import group_runs_still
 
 from search.command_line import run
 from search.search_history import DUPLICATE_ATTRIBUTE, KNOWN_BLOCKS_ATTRIBUTE
@@ -117,7 +118,7 @@ def test_ctrl_c_ends_workers_too_and_the_study_continues(tmp_path: Path) -> None
     assert "the same command continues" in shown
     assert "Traceback" not in shown
     deadline = time.monotonic() + 60
-    while _alive_in_group(program.pid):
+    while group_runs_still(program.pid):
         assert time.monotonic() < deadline, "a worker is left"
         time.sleep(0.1)
     before = {trial.number for trial in _trials(f"sqlite:///{database}", "3.2 TFLOPs")}
@@ -134,15 +135,3 @@ def _has_trials(database: Path) -> bool:
         return len(_trials(f"sqlite:///{database}", "3.2 TFLOPs")) > 3
     except KeyError:
         return False
-
-
-def _alive_in_group(group: int) -> bool:
-    """Whether a process group has processes that do not only wait to be collected."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, found = stat.read_text().rpartition(")")[2].split()[:3]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(found) == group and state != "Z":
-            return True
-    return False

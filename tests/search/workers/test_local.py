@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 import perilous
 import pytest
+from processes import runs_still
 
 from pruners.errors import DataError, WorkerError
 from pruners.published import dense, published
@@ -175,17 +176,9 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
         os.kill(worker, 0)
         driver.kill()
     deadline = time.monotonic() + 60
-    while _runs(worker) and time.monotonic() < deadline:
+    while runs_still(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _runs(worker)
-
-
-def _runs(process: int) -> bool:
-    """Whether a process is there and not a zombie that nobody has collected."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert not runs_still(worker)
 
 
 def test_each_worker_gets_one_accelerator_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ TRIALS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(TRIALS, st.integers(0, 99))
 def test_incumbents_are_the_best_levels_so_far_valued_at_the_end(make_record, drawn, seed):
     table = np.random.default_rng(seed).random((4, 4))
