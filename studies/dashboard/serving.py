@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -14,6 +15,10 @@ from studies.trial_access import open_for_changes
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+
+class _ServerOnIPv6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Silent(WSGIRequestHandler):
@@ -51,14 +56,16 @@ def serve(
     with open_for_changes(folder, storage) as opened:
         application = optuna_dashboard.wsgi(opened, artifact_store=attach(study, opened))
         try:
-            server = make_server(host, port, application, _Server, _Silent)
+            kind = _ServerOnIPv6 if ":" in host else _Server
+            server = make_server(host, port, application, kind, _Silent)
         except (OSError, OverflowError) as error:
             raise StudyError(
                 f"{host}:{port} cannot be listened on ({error}); "
                 "choose another with --host or --port"
             ) from error
         with server:
-            ready(f"http://{host}:{server.server_port}/dashboard")
+            shown = f"[{host}]" if ":" in host else host
+            ready(f"http://{shown}:{server.server_port}/dashboard")
             try:
                 server.serve_forever()
             except KeyboardInterrupt:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -52,11 +53,11 @@ def test_the_dashboard_shows_a_study_while_it_runs(tmp_path, identity):
 
 
 @contextmanager
-def _served(folder, study):
+def _served(folder, study, host="127.0.0.1"):
     """Start ``prunetune dashboard``; gives its address, and ends it as Ctrl-C does."""
     program = REPOSITORY / "search" / "run.py"
     process = subprocess.Popen(
-        [sys.executable, str(program), "dashboard", study, "--port", "0"],
+        [sys.executable, str(program), "dashboard", study, "--host", host, "--port", "0"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -66,7 +67,8 @@ def _served(folder, study):
     )
     try:
         line = process.stdout.readline()
-        assert line.startswith("http://127.0.0.1:"), process.stderr.read()
+        shown = f"[{host}]" if ":" in host else host
+        assert line.startswith(f"http://{shown}:"), process.stderr.read()
         yield line.partition("/dashboard")[0]
     finally:
         process.send_signal(signal.SIGINT)
@@ -113,6 +115,9 @@ def test_the_server_has_figures_scores_and_notes(tmp_path, monkeypatch):
         again = json.loads(_ask(f"{address}/api/studies/{low}"))
         assert again["note"]["body"] == "mine"
         assert {each["filename"]: each["artifact_id"] for each in again["artifacts"]} == attached
+    if socket.has_dualstack_ipv6():
+        with _served(tmp_path, "two", "::1") as address:
+            assert len(json.loads(_ask(f"{address}/api/studies"))["study_summaries"]) == 2
     assert run([*arguments.split(), "--timeout", "60"]) == 0  # the study is as it was
 
 
