@@ -22,7 +22,6 @@ from search.worker_options import (
     WorkerTimeoutOption,
     storage_address,
 )
-from search.workers.settings import WorkerSettings
 from studies.commands.entry import COMMANDS, exit_status, run_command
 
 DEFAULT_TIMEOUT = 240.0
@@ -31,7 +30,6 @@ DEFAULT_TIMEOUT = 240.0
 _REPEATED = frozenset({"--budget-tflops", "--budget", "--tasks", "--task-data"})
 _DEFAULTS = SearchSettings()
 _TASK_DEFAULTS = TaskSettings()
-_WORKER_DEFAULTS = WorkerSettings()
 _TASKS_PANEL = "Benchmarks of a model"
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -103,7 +101,7 @@ def search(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("runs"),
     workers: WorkersOption = None,
-    worker_timeout: WorkerTimeoutOption = _WORKER_DEFAULTS.patience,
+    worker_timeout: WorkerTimeoutOption = None,
     ray_address: RayAddressOption = None,
     worker_gpus: WorkerGpusOption = None,
     storage: StorageOption = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from search.workers.supervision import DEFAULT_PATIENCE
 from studies.storage_address import VARIABLE, StorageAddress, parse_storage
 
 _PANEL = "Several workers"
@@ -20,10 +21,11 @@ WorkersOption = Annotated[
 ]
 
 WorkerTimeoutOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         rich_help_panel=_PANEL,
-        help="Seconds after which a worker that does not answer is replaced.",
+        help="Seconds after which a worker that does not answer is replaced; by default "
+        f"{DEFAULT_PATIENCE:g}.",
     ),
 ]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from search.workers.supervision import DEFAULT_PATIENCE
-
 
 class WorkerSettings(BaseModel):
     """How many measure, and where.
@@ -13,16 +11,17 @@ class WorkerSettings(BaseModel):
     Attributes:
         number: Workers; None to measure in the program's own process, or, on a Ray cluster, with
             as many as it has GPUs for, one where it has none.
-        patience: Seconds after which a worker that does not answer is replaced.
         ray_address: Ray cluster that they run on; None for this machine without Ray.
+        patience: Seconds after which a worker that does not answer is replaced; None for
+            `supervision.DEFAULT_PATIENCE`.
         gpus: GPUs of each worker on a Ray cluster; None for one where the cluster has any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int | None = Field(default=None, ge=1, le=1024)
-    patience: float = Field(default=DEFAULT_PATIENCE, gt=0)
     ray_address: str | None = Field(default=None, min_length=1)
+    patience: float | None = Field(default=None, gt=0)
     gpus: float | None = Field(default=None, ge=0)
 
     @field_validator("gpus")
@@ -31,6 +30,14 @@ class WorkerSettings(BaseModel):
         if gpus is not None and info.data.get("ray_address") is None:
             raise ValueError("only workers on a Ray cluster are given GPUs; pass --ray-address too")
         return gpus
+
+    @field_validator("patience")
+    @classmethod
+    def _check_there_are_workers(cls, patience: float | None, info: ValidationInfo) -> float | None:
+        others = info.data.get("number"), info.data.get("ray_address")
+        if patience is not None and others == (None, None):
+            raise ValueError("only workers are waited for; pass --workers 1 or more too")
+        return patience
 
     @property
     def in_own_process(self) -> bool:

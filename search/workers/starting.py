@@ -5,7 +5,7 @@ from __future__ import annotations
 from search.evaluators import Evaluator
 from search.workers.pool import EvaluatorMaker, OwnProcess, WorkerPool
 from search.workers.settings import WorkerSettings
-from search.workers.supervision import SupervisedPool
+from search.workers.supervision import DEFAULT_PATIENCE, SupervisedPool
 
 
 def start_workers(
@@ -26,7 +26,7 @@ def start_workers(
     """
     if settings.in_own_process:
         return OwnProcess(evaluator)
-    fingerprint = evaluator.fingerprint
+    fingerprint, patience = evaluator.fingerprint, settings.patience or DEFAULT_PATIENCE
     if settings.ray_address is not None:
         from search.workers.on_ray import RayCluster
 
@@ -35,7 +35,7 @@ def start_workers(
             lambda number: cluster.start_worker(make_evaluator),
             settings.number or cluster.places,
             fingerprint,
-            settings.patience,
+            patience,
             on_close=cluster.disconnect,
         )
     from search.workers.local import LocalWorker, worker_environments
@@ -45,5 +45,5 @@ def start_workers(
         lambda number: LocalWorker(make_evaluator, environments[number]),
         len(environments),
         fingerprint,
-        settings.patience,
+        patience,
     )

@@ -86,6 +86,7 @@ def test_a_study_on_postgresql_leaves_its_password_nowhere(
     [
         (["--workers", "0"], "--workers is 0"),
         (["--worker-timeout", "0"], "--worker-timeout is 0"),
+        (["--worker-timeout", "60"], "--worker-timeout is 60.0: only workers are waited for"),
         (["--worker-gpus", "1"], "--worker-gpus is 1.0: only workers on a Ray cluster"),
         (["--worker-gpus", "-1"], "--worker-gpus is -1"),
         (["--workers", "2", "--device", "cuda:1"], "each worker gets its own"),
