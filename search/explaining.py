@@ -20,6 +20,7 @@ from search.planning import Plan
 from search.selection import BLOCK
 from search.settings import SearchSettings
 from space.flops import dense_cost
+from studies.wording import counted
 
 _RACED_SHARE = 0.5
 """Share of the search split that a trial is scored on, roughly: most leave the race early."""
@@ -100,7 +101,8 @@ def explain(plan: Plan, settings: SearchSettings, display: Display, *, continued
         if (missing := left_out(each)) is not None:
             display.show(missing)
     display.show(
-        f"Search: {settings.strategy}, {settings.trials} trials per budget, seed {settings.seed}"
+        f"Search: {settings.strategy}, {counted(settings.trials, 'trial')} per budget, "
+        f"seed {settings.seed}"
     )
     expected = expected_time(plan, settings)
     limit = f" (limited by --timeout {settings.timeout:g})" if expected.limited else ""

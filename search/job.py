@@ -43,6 +43,7 @@ from studies.report import print_report
 from studies.results import DENSE, SEARCHED, BudgetResult
 from studies.run_limits import write_limits
 from studies.storage import StudyFolder
+from studies.wording import counted
 
 if TYPE_CHECKING:
     import optuna
@@ -177,8 +178,9 @@ class Job:
             )
         for space, outcome in zip(spaces, outcomes, strict=True):
             display.say(
-                f"Search at {space.budget}: {outcome.trials} trials, {outcome.evaluations} samples "
-                f"scored, {outcome.seconds:.0f} s; {STOPPED_BECAUSE[outcome.stopped]}"
+                f"Search at {space.budget}: {counted(outcome.trials, 'trial')}, "
+                f"{counted(outcome.evaluations, 'sample')} scored, {outcome.seconds:.0f} s; "
+                f"{STOPPED_BECAUSE[outcome.stopped]}"
             )
         return outcomes
 

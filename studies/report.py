@@ -13,6 +13,7 @@ from rich.text import Text
 from studies.figure_data import label
 from studies.files import write_text
 from studies.results import DENSE, FAR, SEARCHED, BudgetResult, Comparison, ScheduleResult
+from studies.wording import counted
 
 _COLUMNS = (
     "Budget",
@@ -164,7 +165,7 @@ def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
         against = [comparison for comparison in result.comparisons if comparison.other != DENSE]
         lines.append(
             f"{result.budget}: the searched schedule is {verdict_on_all(against)} "
-            f"({result.trials} trials, {result.evaluations} samples scored, "
+            f"({counted(result.trials, 'trial')}, {counted(result.evaluations, 'sample')} scored, "
             f"{result.seconds:.0f} s of search)."
         )
     if any(result.is_flattered(schedule) for result in results for schedule in result.schedules):

@@ -293,6 +293,6 @@ def _check_storage(path: Path, address: StorageAddress | None) -> None:
             )
     elif address is not None and (path / DATABASE_FILE).exists():
         raise StudyError(
-            f"{path} keeps its trials in its own {DATABASE_FILE}; leave --storage out, or choose "
-            "another study"
+            f"{path} keeps its trials in its own {DATABASE_FILE}; leave --storage and "
+            f"{VARIABLE} out, or choose another study"
         )

@@ -32,6 +32,7 @@ from studies.reading import StoredStudy, find_studies, read_study
 from studies.report import print_report
 from studies.terminal import console
 from studies.trial_access import is_kept_in, trials_without_folder
+from studies.wording import counted
 
 _HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
@@ -79,7 +80,7 @@ def list_studies(
     elif not damaged:
         typer.echo(f"{out} holds no studies yet.")
     if others:
-        names = ", ".join(f"{name} ({trials} trials)" for name, trials in others.items())
+        names = ", ".join(f"{name} ({counted(trials, 'trial')})" for name, trials in others.items())
         typer.echo(f"Also in the storage, of studies without a folder in {out}: {names}", err=True)
     for message in damaged:
         typer.echo(f"error: {message}", err=True)
@@ -152,7 +153,8 @@ def show(
             if budget.schedule.evidence is not None:
                 typer.echo(budget.schedule.evidence.note)
         else:
-            typer.echo(f"\n{budget.budget}: no schedule yet, {len(budget.trials)} trials")
+            trials = counted(len(budget.trials), "trial")
+            typer.echo(f"\n{budget.budget}: no schedule yet, {trials}")
 
 
 @application.command()

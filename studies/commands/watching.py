@@ -13,6 +13,7 @@ from rich.live import Live
 
 from studies.commands.tables import progress_panel
 from studies.progress import StudyProgress, read_progress
+from studies.wording import counted
 
 _NAP = 0.1  # seconds after which a pause looks for Ctrl-C
 
@@ -102,7 +103,7 @@ def _print_lines(looks: Iterator[StudyProgress], console: Console) -> None:
 
 def _line(progress: StudyProgress) -> str:
     budgets = [
-        f"{budget.budget}: {budget.complete} trials"
+        f"{budget.budget}: {counted(budget.complete, 'trial')}"
         + ("" if budget.best is None else f", best {budget.best:.1%}")
         for budget in progress.budgets
     ]

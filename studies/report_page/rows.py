@@ -11,6 +11,7 @@ from studies.report import verdict_on_all
 from studies.report_page.charts import StairChart, stair_chart, style_of
 from studies.report_page.schedules import ScheduleView, interval, schedule_view
 from studies.results import DENSE, SEARCHED, BudgetResult, Comparison
+from studies.wording import counted
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _headline(stored: StoredBudget) -> str:
     if result is None:
         finished = sum(trial.state in ("complete", "pruned") for trial in stored.trials)
         found = "the best schedule so far is not confirmed" if stored.schedule else "no schedule"
-        return f"{finished} trials so far, no result yet; {found}."
+        return f"{counted(finished, 'trial')} so far, no result yet; {found}."
     own, dense = result.schedule(SEARCHED), result.schedule(DENSE)
     against = [one for one in result.comparisons if one.other != DENSE]
     said = f"; {verdict_on_all(against)}" if against else ""

@@ -356,7 +356,7 @@ def test_deleting_takes_the_trials_from_a_shared_storage(runs: Path, identity, c
         with StudyFolder.open(runs / name, identity, parse_storage(url)) as folder:
             study = folder.study("2 TFLOPs")
             study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    assert "1 trials" in _said(capsys, "show", "mine")
+    assert "1 trial" in _said(capsys, "show", "mine")
     _said(capsys, "delete", "mine", "--yes")
     assert optuna.study.get_all_study_names(url) == ["other: 2 TFLOPs"]
     assert not (runs / "mine").exists()
@@ -409,7 +409,7 @@ def test_following_ends_with_the_run(running, runs: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert follower.stdout.readline().startswith("running; 2 TFLOPs: 1 trials")
+    assert follower.stdout.readline().startswith("running; 2 TFLOPs: 1 trial")
     running.stdin.close()
     output, errors = follower.communicate(timeout=300)
     assert (follower.returncode, errors) == (0, "")
