@@ -98,6 +98,11 @@ class SearchHistory:
             self._decoded = {key: self.space.decode(point)}
         return self._decoded[key]
 
+    def meets_budget(self, schedule: Schedule) -> bool:
+        """Whether a schedule of the space, priced, may be exported."""
+        assert schedule.cost is not None  # decoded schedules are priced
+        return self.budget.amount(schedule.cost) <= self.budget.limit(self.space.shape)
+
     def find(self, measured_hash: str) -> Tried | None:
         """Return what is known of schedules that behave like one, None when nothing is."""
         return self._tried.get(measured_hash)
@@ -174,7 +179,6 @@ class SearchHistory:
     def _read(self, trial: optuna.trial.FrozenTrial) -> Tried:
         """Read what a trial alone says."""
         schedule = self.decode(trial.params)
-        assert schedule.cost is not None  # decoded schedules are priced
         reported = [trial.intermediate_values[block] for block in sorted(trial.intermediate_values)]
         return Tried(
             trial=trial.number,
@@ -184,8 +188,6 @@ class SearchHistory:
             accuracies=np.array(trial.user_attrs.get(ACCURACIES_ATTRIBUTE, reported)),
             signals=np.array(reported),
             raced_out=trial.user_attrs.get(RACED_OUT_ATTRIBUTE, False),
-            within_budget=(
-                self.budget.amount(schedule.cost) <= self.budget.limit(self.space.shape)
-            ),
+            within_budget=self.meets_budget(schedule),
             value=trial.value,
         )

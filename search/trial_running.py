@@ -71,7 +71,7 @@ class TrialRunner:
         point = {dimension.name: _suggest(trial, dimension) for dimension in dimensions}
         schedule = self._history.decode(point)
         measured = self._meter.measurements.measured_form(schedule)
-        note_schedule(trial, schedule)
+        note_schedule(trial, schedule, within_budget=self._history.meets_budget(schedule))
         trial.set_user_attr(MEASURED_ATTRIBUTE, measured.content_hash)
         return measured
 

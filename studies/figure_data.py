@@ -65,7 +65,7 @@ class HistoryFigure:
     """How a search at one budget went, on its search split.
 
     Attributes:
-        numbers: Number of each trial that was scored.
+        numbers: Number of each trial that was scored and meets the budget.
         percent: Relative accuracy of each, in percent of dense.
         complete: Whether each was scored on as many samples as any; the others were stopped early,
             or not worth more.
@@ -156,9 +156,13 @@ def history_figure(records: Sequence[TrialRecord]) -> HistoryFigure:
         records: The trials of one budget.
 
     Returns:
-        The scored trials, by number.
+        The scored trials within the budget, by number.
     """
-    scored = [record for record in records if record.accuracy is not None and record.samples]
+    scored = [
+        record
+        for record in records
+        if record.accuracy is not None and record.samples and record.within_budget
+    ]
     most = max((record.samples for record in scored), default=0)
     complete = [record.samples == most for record in scored]
     percent = [100 * (record.accuracy or 0.0) for record in scored]

@@ -28,8 +28,8 @@ class BudgetProgress:
         complete: Trials that have ended well; all others failed, are under way or wait.
         failed: Trials that failed, or that a killed process left.
         under_way: Trials under way.
-        best: Relative accuracy, on the search split, of the best trial among those scored on the
-            most samples; None without trials.
+        best: Relative accuracy, on the search split, of the best trial within the budget, among
+            those scored on the most samples; None without one.
         best_trial: Number of that trial.
         best_samples: Samples that it was scored on.
         reported: Relative accuracy of the exported schedule on the report split; None until then.
@@ -132,7 +132,7 @@ def progress(
 
 
 def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """Find the best trial among those that were scored on the most samples.
+    """Find the best trial within the budget, among those that were scored on the most samples.
 
     Args:
         trials: Trials of one budget.
@@ -140,7 +140,11 @@ def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     Returns:
         The trial, the first of equal ones; None when none was scored.
     """
-    scored = [trial for trial in trials if trial.accuracy is not None and trial.samples]
+    scored = [
+        trial
+        for trial in trials
+        if trial.accuracy is not None and trial.samples and trial.within_budget
+    ]
     return max(
         scored, key=lambda trial: (trial.samples, trial.accuracy, -trial.number), default=None
     )

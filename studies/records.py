@@ -40,6 +40,7 @@ BUDGET_ATTRIBUTE = "prunetune:budget"
 """User attribute of an Optuna study: its budget, with its unit."""
 
 _SAMPLES_ATTRIBUTE = "samples"
+_WITHIN_BUDGET_ATTRIBUTE = "within_budget"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class TrialRecord:
         finished: When it was told; None while unfinished.
         blocks: Relative accuracy on each block of samples that its schedule is known on, in the
             order in which all trials score them.
+        within_budget: Whether its schedule meets the budget; some strategies measure others on
+            their way, such as the dense model.
     """
 
     number: int
@@ -88,17 +91,19 @@ class TrialRecord:
     measured_hash: str | None = None
     finished: datetime | None = None
     blocks: tuple[float, ...] = ()
+    within_budget: bool = True
 
 
 _RECORD = TypeAdapter(TrialRecord)
 
 
-def note_schedule(trial: optuna.Trial, schedule: Schedule) -> None:
+def note_schedule(trial: optuna.Trial, schedule: Schedule, *, within_budget: bool = True) -> None:
     """Keep on a trial which schedule it is; to be called once decoded, before scoring.
 
     Args:
         trial: The running trial.
         schedule: Its schedule, priced on the target.
+        within_budget: Whether it meets the trial's budget.
 
     Raises:
         StudyError: The schedule has no shape or no cost.
@@ -112,6 +117,8 @@ def note_schedule(trial: optuna.Trial, schedule: Schedule) -> None:
     trial.set_user_attr("mean_visual_tokens", schedule.cost.mean_visual_tokens)
     trial.set_user_attr("layers", [count.layer for count in counts])
     trial.set_user_attr("visual_tokens", [count.alive for count in counts])
+    if not within_budget:
+        trial.set_user_attr(_WITHIN_BUDGET_ATTRIBUTE, False)
 
 
 def note_samples(trial: optuna.Trial, samples: int) -> None:
@@ -199,5 +206,6 @@ def _record(trial: optuna.trial.FrozenTrial, budget: str) -> TrialRecord:
         measured_hash=noted.get(MEASURED_ATTRIBUTE),
         finished=trial.datetime_complete,
         blocks=tuple(accuracies or (reported[block] for block in sorted(reported))),
+        within_budget=noted.get(_WITHIN_BUDGET_ATTRIBUTE, True),
     )
     return _RECORD.validate_python(values)  # a database may hold anything in a number's place

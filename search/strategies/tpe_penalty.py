@@ -69,7 +69,7 @@ class TpePenalty(Strategy):
             trial.set_constraint(CONSTRAINT, excess)
             if excess <= 0:
                 return trial
-            note_schedule(trial, schedule)
+            note_schedule(trial, schedule, within_budget=False)
             note_samples(trial, 0)
             state.study.tell(trial, INFEASIBLE)
         return None

@@ -42,15 +42,16 @@ class Step:
 def incumbent_steps(trials: Iterable[TrialRecord]) -> list[Step]:
     """Go through trials in the order in which they finished.
 
-    The incumbent is the schedule with the highest level, as `studies.schedule_levels` estimates it
-    from the trials so far. It is valued by its level at the end, which all trials of the budget
-    tell of: the best of many schedules looks better on its first few samples than it is.
+    The incumbent is the schedule within the budget with the highest level, as
+    `studies.schedule_levels` estimates it from the trials so far. It is valued by its level at the
+    end, which all trials of the budget tell of: the best of many schedules looks better on its
+    first few samples than it is.
 
     Args:
         trials: Trials of any number of budgets.
 
     Returns:
-        A step for each trial that was scored.
+        A step for each trial that was scored, from the first one within its budget on.
     """
     scored = sorted(
         (trial for trial in trials if trial.blocks and trial.samples and trial.tflops),
@@ -67,8 +68,11 @@ def incumbent_steps(trials: Iterable[TrialRecord]) -> list[Step]:
     for trial in scored:
         search = searches[trial.budget]
         samples += search.add(trial)
-        best[trial.budget] = search.incumbent()
-        steps.append(Step(samples, dict(best)))
+        incumbent = search.incumbent()
+        if incumbent is not None:
+            best[trial.budget] = incumbent
+        if best:
+            steps.append(Step(samples, dict(best)))
     return steps
 
 
@@ -87,7 +91,8 @@ class _Search:
         schedule = trial.measured_hash or trial.content_hash or ""
         if len(trial.blocks) > len(self._blocks.get(schedule, ())):
             self._blocks[schedule] = trial.blocks
-        self._tflops.setdefault(schedule, trial.tflops or 0.0)
+        if trial.within_budget:
+            self._tflops.setdefault(schedule, trial.tflops or 0.0)
         known = self._samples.get(schedule, 0)
         self._samples[schedule] = max(known, trial.samples)
         return self._samples[schedule] - known
@@ -97,13 +102,13 @@ class _Search:
         self._ratio = variance_ratio(self._blocks)
         levels = schedule_levels(self._blocks, self._ratio)
         self._final = {schedule: level.estimate for schedule, level in levels.items()}
-        self._blocks, self._samples = {}, {}
+        self._blocks, self._samples, self._tflops = {}, {}, {}
 
-    def incumbent(self) -> Incumbent:
-        """The schedule that looks best now."""
+    def incumbent(self) -> Incumbent | None:
+        """The schedule that looks best now of those within the budget, if there is one."""
         levels = schedule_levels(self._blocks, self._ratio)
-        best = max(levels, key=lambda schedule: levels[schedule].estimate)
-        return Incumbent(best, self._tflops[best], self._final[best])
+        best = max(self._tflops, key=lambda schedule: levels[schedule].estimate, default=None)
+        return None if best is None else Incumbent(best, self._tflops[best], self._final[best])
 
 
 def reported(study: StoredStudy) -> list[BudgetResult]:

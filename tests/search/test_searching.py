@@ -24,7 +24,8 @@ from search.settings import SearchSettings
 from space.budgets import Budget
 from space.coding import SearchSpace
 from space.full_vocabulary import FullVocabulary
-from studies.records import ORIGIN_ATTRIBUTE
+from studies.progress import best_trial
+from studies.records import ORIGIN_ATTRIBUTE, trial_records
 from studies.scores import ScoreCache
 from studies.statistics import relative_accuracy
 
@@ -127,6 +128,20 @@ def test_trials_that_leave_the_race_are_never_candidates_nor_the_best_trial() ->
         candidate.trial for candidate in outcome.candidates
     }
     assert outcome.evaluations < 0.75 * 40 * 500
+
+
+@pytest.mark.parametrize("strategy", ["g-search", "tpe-penalty"])
+def test_what_is_tried_above_the_budget_is_not_shown_as_the_best_trial(strategy: str) -> None:
+    study = _study()
+    outcome = _search(study, trials=25, strategy=strategy)
+    records = trial_records(study)
+    above = {record.number for record in records if (record.mean_visual_tokens or 0) > 136}
+    assert above
+    assert {record.number for record in records if not record.within_budget} == above
+    best = best_trial(records)
+    assert best is not None
+    assert best.number not in above
+    assert best.accuracy == max(each.value for each in outcome.candidates)
 
 
 def test_duplicates_have_the_value_of_their_twin_and_cost_nothing() -> None:

@@ -86,6 +86,11 @@ def test_trials_are_written_as_a_table(study, tmp_path):
     assert (rows[2]["objective"], rows[2]["weight"]) == ("", "")
 
 
+def test_a_trial_says_when_its_schedule_is_above_the_budget(study, schedule):
+    note_schedule(study.ask(), schedule, within_budget=False)
+    assert [record.within_budget for record in trial_records(study)] == [True] * 4 + [False]
+
+
 def test_an_unpriced_schedule_cannot_be_noted(study):
     with pytest.raises(StudyError, match="must be priced"):
         note_schedule(study.ask(), published("visiondrop", tokens=64))

@@ -192,6 +192,14 @@ def test_the_incumbent_is_the_best_of_those_on_the_most_samples():
     assert history_figure(grown).incumbent == pytest.approx((70, 80, 60, 60))
 
 
+def test_the_history_leaves_out_what_was_measured_above_the_budget():
+    (first, second, *others) = _records()
+    dense = replace(first, accuracy=1.0, within_budget=False)
+    history = history_figure([dense, second, *others])
+    assert history.numbers == (1, 2, 3)
+    assert history.percent == history.incumbent == (90.0, 70.0, 80.0)
+
+
 def test_the_schedule_figure_shows_tokens_per_layer(low):
     (panel,) = schedule_panels([low])
     # VisionDrop at 64 tokens: 96, 70, 52 and 38 tokens, 8 layers each.

@@ -89,6 +89,21 @@ def _longest(trials, budget):
     return blocks
 
 
+def test_what_is_above_the_budget_is_never_the_incumbent(make_record):
+    dense = make_record("2 TFLOPs", 0, schedule=0, accuracy=1.0, seconds=0.0)
+    within = [
+        make_record("2 TFLOPs", number, schedule=number, accuracy=accuracy, seconds=float(number))
+        for number, accuracy in ((1, 0.5), (2, 0.7))
+    ]
+    steps = incumbent_steps([replace(dense, within_budget=False), *within])
+    found = [(step.samples, step.incumbents["2 TFLOPs"].schedule) for step in steps]
+    assert found == [
+        (50, "measured 1"),
+        (75, "measured 2"),
+    ]  # dense's samples are spent all the same
+    assert incumbent_steps([replace(dense, within_budget=False)]) == []
+
+
 def test_trials_that_were_not_scored_are_no_steps(make_record):
     trial = make_record("2 TFLOPs", 0)
     assert incumbent_steps([replace(trial, accuracy=None, samples=0, blocks=())]) == []
