@@ -6,44 +6,38 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
 
 from studies.commands.tables import progress_panel
 from studies.progress import StudyProgress, read_progress
+from studies.signals import FirstSignal
 from studies.wording import counted
 
 _NAP = 0.1  # seconds after which a pause looks for Ctrl-C
 
 
-class _CtrlC:
-    """Notes the first Ctrl-C; a second one takes effect at once, as if none of this were there.
+class _CtrlC(FirstSignal):
+    """Notes the first Ctrl-C.
 
     Raised as an exception, Ctrl-C is lost where it arrives in a destructor, and reading a database
     runs many of these.
     """
 
     def __init__(self) -> None:
-        self.pressed = False
+        super().__init__(signal.SIGINT)
+
+    @property
+    def pressed(self) -> bool:
+        """Whether it was pressed."""
+        return self.signal is not None
 
     def pause(self, seconds: float) -> None:
         """Wait, but no longer than until Ctrl-C."""
         end = time.monotonic() + seconds
         while not self.pressed and (left := end - time.monotonic()) > 0:
             time.sleep(min(_NAP, left))
-
-    def __enter__(self) -> _CtrlC:
-        self._previous = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
-        signal.signal(signal.SIGINT, self._previous)
 
 
 def watch(folder: Path, storage: str | None, console: Console, interval: float) -> None:

@@ -40,6 +40,29 @@ def test_handlers_are_given_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_the_moment_its_handler_is_there_is_noted(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    install = signal.signal
+    taken: list[int] = []
+
+    def install_and_send(which: int, handler: Any) -> Any:
+        previous = install(which, handler)
+        if which == number and not taken:
+            taken.append(which)
+            os.kill(os.getpid(), number)
+        return previous
+
+    monkeypatch.setattr(signal, "signal", install_and_send)
+    with Interruption() as interruption:
+        assert interruption.signal is number
+        # A second one would now take effect at once.
+        assert signal.getsignal(number) is before[number]
+    assert {each: signal.getsignal(each) for each in SIGNALS} == before
+
+
 @pytest.mark.parametrize("step", range(8))
 def test_a_signal_while_handlers_are_given_back_does_no_harm(step: int) -> None:
     before = {number: signal.getsignal(number) for number in SIGNALS}
