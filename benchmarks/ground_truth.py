@@ -45,7 +45,7 @@ from search.embedded import CHECKPOINT
 from search.embedded import DATA as DEFAULT_QUESTIONS
 from search.embedded_evaluator import EmbeddedEvaluator
 from search.export import versions
-from search.measuring import equal_shares
+from search.sample_limits import equal_shares
 from studies.files import atomic_path
 
 DATA = Path(__file__).parent / "data"

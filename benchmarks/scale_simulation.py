@@ -13,6 +13,7 @@ import optuna
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from pruners.published import dense
 from search.evaluators import Evaluator
 from search.measuring import Measurements
 from search.outcomes import TrialReport
@@ -172,8 +173,6 @@ def simulate(
         finished += 1
 
     # Dense is scored first in any search: here before the clock starts.
-    from pruners.published import dense
-
     measurements.scores(dense(plan.evaluator.shape), "search", range(500))
     pool.start()
     search_schedules(measurements, (space,), settings, studies=(study,), on_trial=count)

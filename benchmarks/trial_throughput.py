@@ -45,6 +45,7 @@ from search.tasks.settings import TaskSettings
 from space.budgets import parse_budget
 from space.coding import SearchSpace
 from space.parameters import Parameter
+from studies.files import write_text
 
 RESULTS = Path(__file__).parent / "results" / "trial-throughput.json"
 TASK = "pope_embedded"
@@ -64,7 +65,7 @@ def main(
         figures = measure(Path(work), samples, trials, seed)
     show(figures)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_text(out, json.dumps(figures, indent=2) + "\n")
 
 
 def measure(work: Path, samples: int, trials: int, seed: int) -> dict[str, Any]:

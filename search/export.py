@@ -10,7 +10,6 @@ from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruners.atomic import atomic_path
 from pruners.errors import ScheduleError, StudyError
 from pruners.files import load_schedule
 from pruners.schedule import Evidence, Provenance, Schedule, SplitEvidence
@@ -20,8 +19,7 @@ from search.measured_form import as_measured
 from search.tasks.evaluator import TaskEvaluator
 from search.workers.assignments import Question
 from studies.file_names import benchmarks_file, scores_file
-from studies.file_names import budget_slug as budget_slug
-from studies.file_names import schedule_file as schedule_file
+from studies.files import write_text
 from studies.pareto import pareto_points, write_pareto
 from studies.records import trial_records, write_trials
 from studies.report import write_report
@@ -146,13 +144,7 @@ def write_samples(evaluator: Evaluator, folder: Path) -> None:
 
 
 def _write_json(content: object, path: Path) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StudyError(
-            f"{path} cannot be written ({error}); free or unlock the folder"
-        ) from error
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_reported(

@@ -17,7 +17,6 @@ from search.explaining import closing_lines, opening_lines
 from search.export import (
     is_confirmed,
     now,
-    schedule_file,
     with_evidence,
     write_reported,
     write_samples,
@@ -38,6 +37,7 @@ from space.budgets import Budget
 from space.coding import SearchSpace
 from space.flops import price
 from studies.comparing import compare, split_evidence
+from studies.file_names import schedule_file
 from studies.records import trial_records
 from studies.report import print_report
 from studies.results import DENSE, SEARCHED, BudgetResult

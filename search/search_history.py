@@ -13,8 +13,7 @@ from search.strategies.base import InFlight, SearchState, Tried
 from space.budgets import Budget
 from space.coding import SearchSpace
 from space.parameters import Value
-from studies.records import ACCURACIES_ATTRIBUTE
-from studies.records import MEASURED_ATTRIBUTE as MEASURED_ATTRIBUTE
+from studies.records import ACCURACIES_ATTRIBUTE, MEASURED_ATTRIBUTE
 
 if TYPE_CHECKING:
     import optuna

@@ -14,14 +14,13 @@ from search.racing import has_lost, predicted_value
 from search.search_history import (
     DUPLICATE_ATTRIBUTE,
     KNOWN_BLOCKS_ATTRIBUTE,
-    MEASURED_ATTRIBUTE,
     RACED_OUT_ATTRIBUTE,
     SearchHistory,
 )
 from search.strategies.base import Tried
 from search.workers.assignments import Assignment
 from space.parameters import Dimension, Parameter, Value
-from studies.records import ACCURACIES_ATTRIBUTE, note_samples, note_schedule
+from studies.records import ACCURACIES_ATTRIBUTE, MEASURED_ATTRIBUTE, note_samples, note_schedule
 
 if TYPE_CHECKING:
     import optuna

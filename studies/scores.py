@@ -25,12 +25,14 @@ CREATE TABLE IF NOT EXISTS probes (
     PRIMARY KEY (schedule, sample)
 ) WITHOUT ROWID;
 """
-_SELECT = """
+SELECT_SCORES = """
 SELECT samples.identifier, scores.score FROM scores
 JOIN schedules ON schedules.number = scores.schedule
 JOIN samples ON samples.number = scores.sample
 WHERE schedules.content_hash = ? AND samples.split = ?
 """
+"""Gives samples and their scores, of a schedule's content hash and a split."""
+
 _SELECT_PROBES = """
 SELECT samples.identifier, scores.score, probes.answer_probability, probes.hidden_agreement
 FROM probes
@@ -104,7 +106,7 @@ class ScoreCache:
         Raises:
             StudyError: The file cannot be read.
         """
-        known: dict[str, float] = dict(self._rows(_SELECT, content_hash, split))
+        known: dict[str, float] = dict(self._rows(SELECT_SCORES, content_hash, split))
         return {sample: known[sample] for sample in samples if sample in known}
 
     def put(self, content_hash: str, split: str, scores: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pruners.errors import StudyError
-from studies.scores import DAMAGE
+from studies.scores import DAMAGE, SELECT_SCORES
 from studies.snapshots import is_running, read_only
 from studies.storage import SCORES_FILE
 
@@ -23,12 +23,6 @@ IMAGES_FILE = "images.json"
 _COUNT = """
 SELECT samples.split, COUNT(*) FROM scores
 JOIN samples ON samples.number = scores.sample GROUP BY samples.split
-"""
-_SELECT = """
-SELECT samples.identifier, scores.score FROM scores
-JOIN schedules ON schedules.number = scores.schedule
-JOIN samples ON samples.number = scores.sample
-WHERE schedules.content_hash = ? AND samples.split = ?
 """
 _SPLITS: TypeAdapter[dict[str, dict[str, list[str]]]] = TypeAdapter(dict[str, dict[str, list[str]]])
 
@@ -104,7 +98,8 @@ def read_scores(folder: Path, measured_hash: str, split: str) -> dict[str, float
         StudyError: The file is damaged.
     """
     return {
-        str(name): float(score) for name, score in _query(folder, _SELECT, measured_hash, split)
+        str(name): float(score)
+        for name, score in _query(folder, SELECT_SCORES, measured_hash, split)
     }
 
 

@@ -18,7 +18,7 @@ from search.analytic import AnalyticEvaluator
 from search.interruption import SearchInterruptedError
 from search.measuring import Measurements
 from search.outcomes import SearchOutcome
-from search.search_history import DUPLICATE_ATTRIBUTE, MEASURED_ATTRIBUTE
+from search.search_history import DUPLICATE_ATTRIBUTE
 from search.searching import search_schedule, search_schedules
 from search.settings import SearchSettings
 from search.strategies import STRATEGIES
@@ -27,6 +27,7 @@ from search.workers.assignments import Assignment, Measured
 from search.workers.pool import OwnProcess
 from space.budgets import Budget
 from space.coding import SearchSpace
+from studies.records import MEASURED_ATTRIBUTE
 from studies.scores import ScoreCache
 
 SPACES = tuple(

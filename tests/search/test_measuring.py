@@ -13,7 +13,8 @@ from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.measured_form import as_measured
-from search.measuring import Measurements, equal_shares
+from search.measuring import Measurements
+from search.sample_limits import equal_shares
 from space.budgets import Budget
 from space.coding import SearchSpace
 

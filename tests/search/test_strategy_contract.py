@@ -23,7 +23,6 @@ from search.outcomes import SearchOutcome, TrialReport
 from search.racing import make_blocks
 from search.search_history import (
     DUPLICATE_ATTRIBUTE,
-    MEASURED_ATTRIBUTE,
     RACED_OUT_ATTRIBUTE,
     SearchHistory,
 )
@@ -39,7 +38,7 @@ from search.strategies.base import (
 )
 from space.budgets import Budget
 from space.coding import SearchSpace
-from studies.records import trial_records
+from studies.records import MEASURED_ATTRIBUTE, trial_records
 from studies.scores import ScoreCache
 
 BLOCK = 25
