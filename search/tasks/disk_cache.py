@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,5 +119,6 @@ class DiskCache:
         for _, size, path in files:
             if total <= _KEPT * self._limit:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
+            with suppress(OSError):  # another user's in a shared folder stays
+                path.unlink(missing_ok=True)
+                total -= size

@@ -63,3 +63,18 @@ def test_the_bound_holds_for_several_processes_and_after_one_was_killed(tmp_path
     kept = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert kept <= 50_000 * (1 + 4 / 20)
     assert not left.exists()
+
+
+def test_what_cannot_be_deleted_stays_and_others_go(tmp_path: Path) -> None:
+    stubborn = tmp_path / "ab" / "old.safetensors"
+    stubborn.mkdir(parents=True)  # a folder cannot be deleted as a file, not even by root
+    os.utime(stubborn, (0, 0))
+    cache, keys = (
+        DiskCache(tmp_path, 20_000),
+        [cache_key(sample=str(number)) for number in range(9)],
+    )
+    for key in keys:
+        cache.put(key, {"values": torch.zeros(1_000)})  # 4 kB
+    kept = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert kept <= 20_000
+    assert cache.get(keys[-1]) is not None
