@@ -54,13 +54,12 @@ class Display:
         draw(self._console)
 
     @contextmanager
-    def bar(self, description: str, total: int, done: int = 0) -> Iterator[Advance]:
+    def bar(self, description: str, total: int) -> Iterator[Advance]:
         """Show progress with an estimate while the block runs.
 
         Args:
             description: What is being done.
             total: How much there is to do.
-            done: How much of it is done already.
 
         Yields:
             A function to be called as the work goes on.
@@ -69,10 +68,10 @@ class Display:
             yield _ignore
         elif self._console.is_terminal:
             with self._rich_bar() as progress:
-                task = progress.add_task(description, total=total, completed=done, status="")
+                task = progress.add_task(description, total=total, status="")
                 yield _rich_advance(progress, task)
         else:
-            yield _line_advance(self.show, description, total, done)
+            yield _line_advance(self.show, description, total)
 
     def _rich_bar(self) -> Progress:
         return Progress(
@@ -98,8 +97,8 @@ def _rich_advance(progress: Progress, task: TaskID) -> Advance:
     return advance
 
 
-def _line_advance(show: Callable[[str], None], description: str, total: int, done: int) -> Advance:
-    shown = _LINES * done // max(1, total)
+def _line_advance(show: Callable[[str], None], description: str, total: int) -> Advance:
+    done = shown = 0
 
     def advance(amount: int, status: str = "") -> None:
         nonlocal done, shown
