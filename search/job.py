@@ -38,7 +38,7 @@ from space.coding import SearchSpace
 from space.flops import price
 from studies.comparing import compare, split_evidence
 from studies.file_names import schedule_file
-from studies.records import trial_records
+from studies.records import seconds_of_search, trial_records
 from studies.report import print_report
 from studies.results import DENSE, SEARCHED, BudgetResult
 from studies.run_limits import write_limits
@@ -209,7 +209,7 @@ class Job:
             measured_on=self._plan.evaluator.measured_on,
             trials=outcome.trials,
             evaluations=outcome.evaluations,
-            seconds=sum(record.seconds or 0.0 for record in trial_records(self._studies[space])),
+            seconds=seconds_of_search(trial_records(self._studies[space])),
             measured_shares={
                 name: measured_share(schedule, self._plan.evaluator.shape)
                 for name, schedule in schedules.items()

@@ -34,7 +34,7 @@ class BudgetProgress:
         best_samples: Samples that it was scored on.
         reported: Relative accuracy of the exported schedule on the report split; None until then.
         interval_95: Its 95 % interval.
-        seconds: Time that finished trials took, added up.
+        seconds: Time that complete trials took, added up.
         schedule: File of the exported schedule; None where there is none yet.
     """
 
@@ -164,7 +164,7 @@ def _budget_progress(stored: StoredBudget) -> BudgetProgress:
         best_samples=0 if best is None else best.samples,
         reported=None if evidence is None else evidence.relative_accuracy,
         interval_95=None if evidence is None else evidence.interval_95,
-        seconds=sum(trial.seconds or 0.0 for trial in stored.trials),
+        seconds=sum(trial.seconds or 0.0 for trial in stored.trials if trial.state == "complete"),
         schedule=None if stored.schedule_path is None else str(stored.schedule_path),
     )
 

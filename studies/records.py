@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, TextIO
@@ -142,6 +142,28 @@ def trial_records(study: optuna.Study) -> list[TrialRecord]:
     """
     budget = study.user_attrs.get(BUDGET_ATTRIBUTE, study.study_name)
     return [_record(trial, budget) for trial in study.get_trials(deepcopy=False)]
+
+
+def seconds_of_search(records: Sequence[TrialRecord]) -> float:
+    """Add up the time in which trials were under way, however many at once.
+
+    Args:
+        records: Trials.
+
+    Returns:
+        Wall-clock seconds. Trials that did not complete do not count: of one that a killed process
+        has left, the end is when the study was continued.
+    """
+    total, reached = timedelta(), datetime.min
+    spans = sorted(
+        (record.finished - timedelta(seconds=record.seconds), record.finished)
+        for record in records
+        if record.state == "complete" and record.finished and record.seconds is not None
+    )
+    for start, end in spans:
+        total += max(end, reached) - max(start, reached)
+        reached = max(end, reached)
+    return total.total_seconds()
 
 
 def write_trials(records: Sequence[TrialRecord], path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import optuna
 import pytest
@@ -14,6 +16,7 @@ from studies.records import (
     ORIGIN_ATTRIBUTE,
     note_samples,
     note_schedule,
+    seconds_of_search,
     trial_records,
     write_trials,
 )
@@ -89,6 +92,22 @@ def test_trials_are_written_as_a_table(study, tmp_path):
 def test_a_trial_says_when_its_schedule_is_above_the_budget(study, schedule):
     note_schedule(study.ask(), schedule, within_budget=False)
     assert [record.within_budget for record in trial_records(study)] == [True] * 4 + [False]
+
+
+def test_the_time_of_a_search_counts_once_what_workers_do_at_once_and_no_pause(study):
+    complete = next(record for record in trial_records(study) if record.state == "complete")
+    start = datetime(2026, 1, 1)
+
+    def record(begin, end, state="complete"):
+        finished = start + timedelta(seconds=end)
+        return replace(complete, seconds=float(end - begin), finished=finished, state=state)
+
+    at_once = [record(0, 10), record(2, 8), record(5, 15), record(20, 30)]
+    assert seconds_of_search(at_once) == 25
+    # Left by a killed process, and failed when the study was continued on the next day.
+    assert seconds_of_search([*at_once, record(29, 86_400, "fail")]) == 25
+    assert seconds_of_search([record(0, 10), record(10, 15)]) == 15
+    assert seconds_of_search([]) == 0
 
 
 def test_an_unpriced_schedule_cannot_be_noted(study):
