@@ -70,6 +70,8 @@ class PruningHooks:
         self._current: PerThread[Prefill | Continuation] = PerThread()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
+        # What is known of images that the call under way was given encoded.
+        self._known: PerThread[dict[Kind, EncodedMedia | None]] = PerThread()
         # What the projector has been spared in the call that is under way.
         self._spared: PerThread[torch.Size] = PerThread()
         try:
@@ -135,6 +137,9 @@ class PruningHooks:
 
     @uncompiled
     def _check_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Looked at here: accelerate makes new outputs of them inside, which nothing is attached to.
+        encoded = kwargs.get("mm_encoder_outputs") or {}
+        self._known.value = {kind: MediaRecorder.recorded(encoded[kind]) for kind in encoded}
         given = self._signature.bind_partial(*args, **kwargs).arguments
         if not any(given.get(name) is not None for name in _MEDIA):
             return
@@ -186,8 +191,9 @@ class PruningHooks:
 
     def _take_encoded(self, prefill: Prefill, call: DecoderCall) -> None:
         """Take images and videos that were encoded before the call."""
+        known, self._known.value = self._known.value or {}, None
         for kind, features in call.encoded.items():
-            media = MediaRecorder.recorded(features)
+            media = MediaRecorder.recorded(features) or known.get(kind)
             if media is None:
                 raise InputError(
                     f"the {kind}s were encoded before the schedule was applied, or cut into chunks "

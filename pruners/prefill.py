@@ -14,6 +14,7 @@ from pruners.attention_rows import LayerAttention
 from pruners.batch import Batch
 from pruners.cache import CachedStage, PrunedCache, positions_ahead
 from pruners.decoder_stage import DecoderReads, find_raters, run_decoder_stage
+from pruners.devices import device_of
 from pruners.encoded_media import EncodedMedia
 from pruners.encoder_stage import run_encoder_stage, sample_patch_scores
 from pruners.groups import Group, GroupReader, groups_of
@@ -264,7 +265,7 @@ class Prefill:
         return layout.drop(hidden, selection, compact=self._compact)
 
     def _device(self, index: int) -> torch.device:
-        return next(self._adapter.decoder_layers[index].parameters()).device
+        return device_of(self._adapter.decoder_layers[index])
 
     def _previous_attention(self, index: int, number: int) -> LayerAttention | None:
         """Return the attention of the layer before a stage, with the keys that it has cached."""

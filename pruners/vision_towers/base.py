@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruners.devices import device_of
 from pruners.transfer import send
 from pruners.vision_outputs import VisionOutputs, VisionParts
 
@@ -99,7 +100,7 @@ class VisionTower(ABC):
     @property
     def device(self) -> torch.device:
         """Where the tower is, and a call starts."""
-        return next(self.module.parameters()).device
+        return device_of(self.module)
 
     @property
     def dtype(self) -> torch.dtype:
