@@ -124,6 +124,9 @@ def anytime(curves: list[AnytimeCurve], width: Width) -> Figure:
         look = {"color": "0.3", "marker": "o", "markerfacecolor": "white", "markersize": 4}
         label = "reported, 95 % interval"
         axis.errorbar([], [], yerr=[], linestyle="none", capsize=1.5, label=label, **look)
+    # Limits are to start at 0 before their margin is chosen: else it is too small for few trials.
+    axis.update_datalim([(0, curves[0].percent[0])])
+    axis.autoscale_view()
     axis.set_xlim(left=0)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axis.set_xlabel("Samples scored at this budget")

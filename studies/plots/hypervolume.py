@@ -157,6 +157,9 @@ def draw_hypervolume(curve: HypervolumeCurve, width: Width) -> Figure:
             markeredgewidth=0.5,
             label=f"{legend_label(name, names)}, reported",
         )
+    # Limits are to start at 0 before their margin is chosen: else it is too small for few trials.
+    axis.update_datalim([(0, curve.percent[0])])
+    axis.autoscale_view()
     axis.set_xlim(left=0)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axis.set_xlabel("Samples scored at all budgets")

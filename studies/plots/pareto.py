@@ -47,6 +47,8 @@ def pareto(results: Sequence[BudgetResult], width: Width) -> Figure:
     content = pareto_figure(results)
     figure = Figure(figsize=(inches(width), 2.9), layout="constrained")
     _draw_front(figure.subplots(), content)
+    # Above, as nothing is known of where in the axes the data leave room.
+    unique_legend(figure, loc="outside upper center", ncols=3 if width == "column" else 6)
     return figure
 
 
@@ -117,7 +119,6 @@ def _draw_front(axis: Axes, content: ParetoFigure) -> None:
     axis.set_xlim(left=0)
     axis.set_xlabel(content.cost_label)
     axis.set_ylabel(content.accuracy_label)
-    unique_legend(axis, loc="lower right")
 
 
 def _draw_series(

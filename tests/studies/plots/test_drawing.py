@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from studies.figure_style import (
@@ -176,6 +178,34 @@ def test_no_text_is_cut_off_or_below_seven_points(drawn, width):
                 and box.y1 <= frame.y1 + slack
             )
             assert inside, (name, text.get_text())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_legend_lies_over_data(drawn, width):
+    for name, figure in drawn(width).items():
+        for legend in figure.findobj(Legend):
+            box = legend.get_window_extent()
+            assert not any(box.overlaps(axis.get_window_extent()) for axis in figure.axes), name
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_was_reported_after_a_single_trial_is_inside_the_axes(study, width):
+    budgets = tuple(replace(budget, trials=budget.trials[:1]) for budget in study.budgets)
+    planned = {each.name: each for each in plan_figures(replace(study, budgets=budgets))}
+    for name in ("anytime", "hypervolume"):
+        with style():
+            figure = planned[name].draw(width)
+            FigureCanvasAgg(figure).draw()
+        (axis,) = figure.axes
+        edge = axis.get_window_extent().x1
+        last = planned[name].points.samples.max()
+        markers = [line for line in axis.lines if len(line.get_xdata()) == 1]
+        reported = [line for line in markers if line.get_xdata()[0] > last]
+        assert len(reported) >= 2, name  # of budgets, of schedules
+        for line in reported:
+            ((x, _),) = axis.transData.transform(line.get_xydata())
+            half = line.get_markersize() / 2 * figure.dpi / 72
+            assert x + half <= edge, name
 
 
 @pytest.mark.parametrize("width", WIDTHS)
