@@ -139,9 +139,12 @@ class Job:
     def _finish_budget(self, space: SearchSpace, outcome: SearchOutcome) -> None:
         """Confirm, report and save what was found at one budget."""
         if outcome.incumbent is None:
+            advice = "give it more time with --timeout"
+            if outcome.stopped == "trials":
+                advice = "give it more of them with --trials"
             raise StudyError(
-                f"no trial finished at {space.budget} ({STOPPED_BECAUSE[outcome.stopped]}); "
-                "give it more time with --timeout"
+                f"no trial within the budget finished at {space.budget} "
+                f"({STOPPED_BECAUSE[outcome.stopped]}); {advice}"
             )
         winner = self._confirm(outcome)
         if len(winner.samples) < len(self._measurements.samples("search")):

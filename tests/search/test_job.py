@@ -427,3 +427,14 @@ def test_a_run_that_is_interrupted_keeps_what_is_known_of_budgets_it_has_not_got
         rows = [row["budget"] for row in csv.DictReader(file) if row["state"] == "complete"]
     assert rows.count("2 TFLOPs") == results[0].trials
     assert rows.count("4 TFLOPs") == 2
+
+
+def test_a_strategy_that_needs_more_trials_for_a_schedule_within_the_budget_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = [*ANALYTIC, "--budget-tflops", "2", "--study", "few", "--strategy", "g-search"]
+    assert run([*command, "--trials", "2"]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "(all trials are done); give it more of them with --trials" in message
+    assert run([*command, "--trials", "40"]) == 0
+    assert load_schedule("runs/few/schedule.json").cost.tflops <= 2
