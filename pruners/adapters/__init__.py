@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from pruners.adapters.base import DecoderCall, ModelAdapter
 from pruners.errors import UnsupportedModelError
@@ -37,8 +38,16 @@ def adapter_for(model: nn.Module) -> ModelAdapter:
         Its adapter.
 
     Raises:
-        UnsupportedModelError: No adapter knows the model's family or configuration.
+        UnsupportedModelError: No adapter knows the model's family or configuration, or it is
+            something that wraps a model.
     """
+    inside = _wrapped(model)
+    if inside is not None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} wraps a {type(inside).__name__}; apply the schedule to that "
+            "one (model.get_base_model() with peft, model._orig_mod with torch.compile, "
+            "model.module in data parallelism), then call the wrapper as before"
+        )
     config: Any = getattr(model, "config", None)
     family = getattr(config, "model_type", None)
     if family not in FAMILIES:
@@ -49,3 +58,11 @@ def adapter_for(model: nn.Module) -> ModelAdapter:
         )
     module = import_module(f"pruners.adapters.{family}")
     return cast(ModelAdapter, getattr(module, FAMILIES[family])(model))
+
+
+def _wrapped(model: nn.Module) -> PreTrainedModel | None:
+    """Find the model in what peft, torch.compile or data parallelism made of it, if they have."""
+    if isinstance(model, PreTrainedModel):
+        return None
+    parts = (part for part in model.modules() if isinstance(part, PreTrainedModel))
+    return next((part for part in parts if part.config.model_type in FAMILIES), None)

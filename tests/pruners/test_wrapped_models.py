@@ -1,0 +1,68 @@
+"""Models inside wrappers: the schedule goes on the model itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pruners import Schedule, Stage, VisualSelfAttention, apply_schedule
+from pruners.errors import UnsupportedModelError
+
+FIRST = Stage(layer=0, retention=0.5, scorer=VisualSelfAttention())
+SCHEDULE = Schedule(stages=(FIRST, Stage(layer=3, retention=0.25, scorer=VisualSelfAttention())))
+
+
+class Half(nn.Module):
+    """A wrapper of a user's own, one level further out."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(model)
+
+    def forward(self, **inputs: Any) -> Any:
+        output = self.inner[0](**inputs)
+        output.logits = output.logits / 2
+        return output
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, Half])
+def test_a_wrapper_is_refused_by_naming_what_is_inside(
+    tiny: Any, wrap: Callable[[Any], nn.Module]
+) -> None:
+    wrapper = wrap(tiny.model)
+    message = rf"^{type(wrapper).__name__} wraps a LlavaForConditionalGeneration; apply .* that one"
+    with pytest.raises(UnsupportedModelError, match=message):
+        apply_schedule(wrapper, SCHEDULE)
+
+
+@torch.no_grad()
+def test_the_wrapper_of_a_pruned_model_is_pruned(tiny: Any) -> None:
+    inputs = tiny.inputs(["w1 w2 w3"])
+    with apply_schedule(tiny.model, SCHEDULE):
+        expected = tiny.model(**inputs).logits
+        assert torch.equal(Half(tiny.model)(**inputs).logits, expected / 2)
+
+
+@torch.no_grad()
+def test_adapters_of_peft_take_part_in_scoring(tiny: Any) -> None:
+    peft = pytest.importorskip("peft")
+    inputs = tiny.inputs(["w1 w2 w3", "w4"])
+    model = copy.deepcopy(tiny.model)
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj", "k_proj"], init_lora_weights=False)
+    wrapper = peft.get_peft_model(model, lora).eval()
+    with pytest.raises(UnsupportedModelError, match="PeftModel wraps a Llava"):
+        apply_schedule(wrapper, SCHEDULE)
+    with apply_schedule(wrapper.get_base_model(), SCHEDULE) as handle:
+        found = wrapper(**inputs).logits
+        kept = [stage.indices for stage in handle.last_prefill.stages]
+    merged = wrapper.merge_and_unload()
+    with apply_schedule(merged, SCHEDULE) as handle:
+        expected = merged(**inputs).logits
+        for indices, stage in zip(kept, handle.last_prefill.stages, strict=True):
+            assert torch.equal(indices, stage.indices)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
