@@ -177,7 +177,7 @@ class _Belief:
         features = np.array([option.features for option in (*own, *others)])
         adjusted = adjust([tried.signals for tried in known], block_sizes)
         surrogate = Surrogate(features, adjusted.means, adjusted.variances)
-        values = surrogate.posterior(features[: len(own)], np.arange(len(own))).means
+        values = surrogate.means(features[: len(own)], np.arange(len(own)))
         blocks = {tried.measured: tried.blocks for tried in known[: len(own)]}
         return cls(tuple(own), blocks, values, surrogate)
 

@@ -91,13 +91,31 @@ class Surrogate:
         """
         from scipy.linalg import cho_solve
 
-        across = _covariance(features, self._features, self.length_scale, self.variance)
-        (places,) = np.nonzero(measured >= 0)
-        across[places, measured[places]] += OWN_SHARE * self.variance
+        across = self._across(features, measured)
         prior = _covariance(features, features, self.length_scale, self.variance)
         prior[np.diag_indices_from(prior)] += OWN_SHARE * self.variance
         covariance = prior - across @ cho_solve(self._factor, across.T)
         return Posterior(self.mean + across @ self._weights, covariance)
+
+    def means(self, features: Matrix, measured: NDArray[np.intp]) -> Vector:
+        """Return the means of `posterior`, whose covariance costs the cube of the candidates.
+
+        Args:
+            features: As for `posterior`.
+            measured: As for `posterior`.
+
+        Returns:
+            The means, `(candidates,)`.
+        """
+        means: Vector = self.mean + self._across(features, measured) @ self._weights
+        return means
+
+    def _across(self, features: Matrix, measured: NDArray[np.intp]) -> Matrix:
+        """Covariance of candidates with the fitted schedules, `(candidates, schedules)`."""
+        across = _covariance(features, self._features, self.length_scale, self.variance)
+        (places,) = np.nonzero(measured >= 0)
+        across[places, measured[places]] += OWN_SHARE * self.variance
+        return across
 
     def expected(self, features: Matrix) -> tuple[Vector, Vector]:
         """Return means and standard deviations of candidates that have not been measured.
