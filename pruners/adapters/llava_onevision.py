@@ -13,6 +13,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from pruners.adapters.anyres import patches_of_tile, sizes_on_host, spans, tiled_medium
 from pruners.adapters.base import ModelAdapter
 from pruners.adapters.llava import check_strategy, clip_tower
+from pruners.errors import InputError
 from pruners.media import Kind, Medium, Tile
 from pruners.shape_families.anyres import shrunk_side, token_grid
 
@@ -38,6 +39,11 @@ class LlavaOnevisionAdapter(ModelAdapter):
         config: Any = self.model.config
         sizes = sizes_on_host(arguments["image_sizes"])
         alone = _alone(arguments.get("batch_num_images"), len(sizes))
+        if len(alone) != len(sizes):
+            raise InputError(
+                f"image_sizes has {len(sizes)} images, but batch_num_images {len(alone)}; pass "
+                "both as the processor makes them"
+            )
         aspect_ratio = arguments.get("vision_aspect_ratio") or config.vision_aspect_ratio
         most_tiles = int(aspect_ratio.removeprefix("anyres_max_"))
         media: list[Medium] = []

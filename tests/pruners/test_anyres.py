@@ -31,6 +31,7 @@ from pruners import (
 )
 from pruners.adapters import adapter_for
 from pruners.counting import alive_tokens
+from pruners.errors import InputError
 from pruners.media import Medium
 from pruners.scorers import QuestionRelevance
 from pruners.selectors import LocalWindows
@@ -607,3 +608,14 @@ def test_generating_with_windows_equals_running_the_prefill_again(
         again = mistral.model.generate(**batch, **settings, use_cache=False)
     assert torch.equal(cached, again)
     assert not torch.equal(cached, dense)
+
+
+def test_sizes_of_fewer_images_than_were_given_are_refused(onevision: TinyModel) -> None:
+    inputs = onevision.inputs(["w1", "w2"])
+    inputs["image_sizes"] = inputs["image_sizes"][:1]
+    stage = Stage(layer=3, retention=0.5, scorer=VisualSelfAttention())
+    with (
+        apply_schedule(onevision.model, Schedule(stages=(stage,))),
+        pytest.raises(InputError, match="image_sizes has 1 images, but batch_num_images 2"),
+    ):
+        onevision.model(**inputs)
