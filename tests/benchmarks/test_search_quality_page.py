@@ -38,7 +38,12 @@ def test_the_tables_are_those_of_the_json(summary):
     assert tables(summary) in PAGE
 
 
-@pytest.mark.parametrize("name", ["search-quality", "search-quality-held-back"])
+HELD_BACK = ("held-back", "second-held-back")
+
+
+@pytest.mark.parametrize(
+    "name", ["search-quality", *(f"search-quality-{each}" for each in HELD_BACK)]
+)
 def test_every_strategy_was_run_at_every_budget_and_cost(name):
     summary = read_summary(ROOT / "benchmarks" / "results" / f"{name}.json")
     expected = set(itertools.product(STRATEGIES, MEAN_TOKENS, COSTS))
@@ -55,13 +60,14 @@ def test_fixed_samples_per_trial_are_those_that_tuning_found(summary):
             assert result.samples_per_trial == found[result.cost]
 
 
-def test_the_page_of_the_held_back_model_says_what_its_results_hold():
-    held_back = read_summary(ROOT / "benchmarks" / "results" / "search-quality-held-back.json")
-    page = (ROOT / "docs" / "search-quality-held-back.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", HELD_BACK)
+def test_the_page_of_a_held_back_model_says_what_its_results_hold(name):
+    held_back = read_summary(ROOT / "benchmarks" / "results" / f"search-quality-{name}.json")
+    page = (ROOT / "docs" / f"search-quality-{name}.md").read_text(encoding="utf-8")
     assert tables(held_back) in page
     tied = sum(verdict.first_or_tied for verdict in held_back.verdicts)
     assert f"first or tied in {tied} of {len(held_back.verdicts)} cases" in page
-    truth = read_ground_truth(DATA / "ground-truth-held-back.parquet")
+    truth = read_ground_truth(DATA / f"ground-truth-{name}.parquet")
     assert f"{len(truth.points) - 1:,} schedules" in page
 
 
