@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -16,7 +18,7 @@ COMMANDS = ("studies", "dashboard")
 USER_ERROR = 2
 """Exit status for what the user can mend, as the shell's own for wrong usage."""
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -44,9 +46,25 @@ def exit_status(
         obj: Handed to the command as its context's `obj`.
 
     Returns:
-        Exit status: the command's own, 2 for a user's mistake.
+        Exit status: the command's own, 2 for a user's mistake, 1 where nobody reads the output any
+        more.
     """
     command = typer.main.get_command(application)
+    try:
+        status = _status(command, arguments, program, obj)
+        sys.stdout.flush()  # else the interpreter does it, and ends with a traceback where it fails
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        _drop_output()
+        if error.errno == errno.EPIPE:
+            return 1
+        print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
+        return USER_ERROR
+    return status
+
+
+def _status(command: Any, arguments: Sequence[str], program: str, obj: object) -> int:
     try:
         # Standalone mode ends the process itself, also after printing usage errors.
         command.main(args=list(arguments), prog_name=program, obj=obj, standalone_mode=True)
@@ -55,12 +73,14 @@ def exit_status(
     except PrunetuneError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        print(f"error: the output cannot be written ({error.strerror})", file=sys.stderr)
-        return USER_ERROR
     return 0
+
+
+def _drop_output() -> None:
+    """Send nowhere what is still to be written, or the interpreter tries again as it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _application(name: str) -> typer.Typer:

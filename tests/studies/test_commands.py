@@ -434,15 +434,27 @@ def test_ctrl_c_ends_watching_wherever_it_arrives(running, runs: Path, monkeypat
     assert running.poll() is None
 
 
-def test_a_full_disk_below_the_output_is_said(runs: Path) -> None:
-    command = [sys.executable, str(REPOSITORY / "search" / "run.py"), "studies"]
-    for arguments in (["list"], ["list", "--json"], ["export", "one"]):
-        with Path("/dev/full").open("w") as full:
-            done = subprocess.run(
-                [*command, *arguments], cwd=runs.parent, stdout=full, stderr=subprocess.PIPE
-            )
-        assert done.returncode == 2
-        assert done.stderr == b"error: the output cannot be written (No space left on device)\n"
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["export", "one"]])
+def test_output_that_cannot_be_written_is_said(
+    runs: Path, arguments: list[str], unbuffered: str
+) -> None:
+    command = [sys.executable, str(REPOSITORY / "search" / "run.py"), "studies", *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=runs.parent, stdout=full, stderr=subprocess.PIPE, env=environment
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"error: the output cannot be written (No space left on device)\n"
+    # Nobody reads it: `prunetune studies list | true`.
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        command, cwd=runs.parent, stdout=writing, stderr=subprocess.PIPE, env=environment
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_ctrl_c_ends_watching_but_not_the_study(running, runs: Path) -> None:
