@@ -158,11 +158,7 @@ def history_figure(records: Sequence[TrialRecord]) -> HistoryFigure:
     Returns:
         The scored trials within the budget, by number.
     """
-    scored = [
-        record
-        for record in records
-        if record.accuracy is not None and record.samples and record.within_budget
-    ]
+    scored = [record for record in records if record.may_be_best]
     most = max((record.samples for record in scored), default=0)
     complete = [record.samples == most for record in scored]
     percent = [100 * (record.accuracy or 0.0) for record in scored]

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pruners.errors import StudyError
 from studies.figure_data import label
@@ -184,6 +185,20 @@ def unique_legend(where: Axes | Figure, **options: Any) -> None:
         for handle, text in zip(*axis.get_legend_handles_labels(), strict=True):
             unique.setdefault(text, handle)
     where.legend(list(unique.values()), list(unique), frameon=False, **options)
+
+
+def samples_from_zero(axis: Axes, level: float) -> None:
+    """Let an axis count samples from 0.
+
+    Args:
+        axis: Axes on which everything is drawn.
+        level: A value that is drawn.
+    """
+    # Limits are to start at 0 before their margin is chosen: else it is too small for few trials.
+    axis.update_datalim([(0, level)])
+    axis.autoscale_view()
+    axis.set_xlim(left=0)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
 
 
 def color_of(name: str, names: Sequence[str]) -> str:

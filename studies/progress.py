@@ -140,13 +140,10 @@ def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     Returns:
         The trial, the first of equal ones; None when none was scored.
     """
-    scored = [
-        trial
-        for trial in trials
-        if trial.accuracy is not None and trial.samples and trial.within_budget
-    ]
     return max(
-        scored, key=lambda trial: (trial.samples, trial.accuracy, -trial.number), default=None
+        (trial for trial in trials if trial.may_be_best),
+        key=lambda trial: (trial.samples, trial.accuracy, -trial.number),
+        default=None,
     )
 
 

@@ -93,6 +93,11 @@ class TrialRecord:
     blocks: tuple[float, ...] = ()
     within_budget: bool = True
 
+    @property
+    def may_be_best(self) -> bool:
+        """Whether it was scored and meets the budget."""
+        return self.accuracy is not None and self.samples > 0 and self.within_budget
+
 
 _RECORD = TypeAdapter(TrialRecord)
 

@@ -53,10 +53,10 @@ def serve(
     study = read_study(folder, storage)
     if not any(stored.trials for stored in study.budgets):
         raise StudyError(f"{folder} has no trials to show yet; let its run go on")
+    kind, shown = (_ServerOnIPv6, f"[{host}]") if ":" in host else (_Server, host)
     with open_for_changes(folder, storage) as opened:
         application = optuna_dashboard.wsgi(opened, artifact_store=attach(study, opened))
         try:
-            kind = _ServerOnIPv6 if ":" in host else _Server
             server = make_server(host, port, application, kind, _Silent)
         except (OSError, OverflowError) as error:
             raise StudyError(
@@ -64,7 +64,6 @@ def serve(
                 "choose another with --host or --port"
             ) from error
         with server:
-            shown = f"[{host}]" if ":" in host else host
             ready(f"http://{shown}:{server.server_port}/dashboard")
             try:
                 server.serve_forever()

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from studies.figure_style import Width, budget_styles, inches, unique_legend
+from studies.figure_style import Width, budget_styles, inches, samples_from_zero, unique_legend
 from studies.plots.incumbents import found, incumbent_steps, reported
 from studies.reading import StoredStudy
 
@@ -124,11 +123,7 @@ def anytime(curves: list[AnytimeCurve], width: Width) -> Figure:
         look = {"color": "0.3", "marker": "o", "markerfacecolor": "white", "markersize": 4}
         label = "reported, 95 % interval"
         axis.errorbar([], [], yerr=[], linestyle="none", capsize=1.5, label=label, **look)
-    # Limits are to start at 0 before their margin is chosen: else it is too small for few trials.
-    axis.update_datalim([(0, curves[0].percent[0])])
-    axis.autoscale_view()
-    axis.set_xlim(left=0)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    samples_from_zero(axis, curves[0].percent[0])
     axis.set_xlabel("Samples scored at this budget")
     axis.set_ylabel("Relative accuracy of\nthe incumbent (% of dense)")
     unique_legend(figure, loc="outside upper center", ncols=2 if width == "column" else 6)

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from studies.figure_style import Width, color_of, inches, legend_label, marker_of, unique_legend
+from studies.figure_style import (
+    Width,
+    color_of,
+    inches,
+    legend_label,
+    marker_of,
+    samples_from_zero,
+    unique_legend,
+)
 from studies.pareto import non_dominated
 from studies.plots.incumbents import incumbent_steps, reported
 from studies.reading import StoredStudy
@@ -157,11 +164,7 @@ def draw_hypervolume(curve: HypervolumeCurve, width: Width) -> Figure:
             markeredgewidth=0.5,
             label=f"{legend_label(name, names)}, reported",
         )
-    # Limits are to start at 0 before their margin is chosen: else it is too small for few trials.
-    axis.update_datalim([(0, curve.percent[0])])
-    axis.autoscale_view()
-    axis.set_xlim(left=0)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    samples_from_zero(axis, curve.percent[0])
     axis.set_xlabel("Samples scored at all budgets")
     axis.set_ylabel("Dominated hypervolume (%)")
     unique_legend(figure, loc="outside upper center", ncols=2 if width == "column" else 4)
