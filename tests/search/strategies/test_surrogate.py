@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Matern
 
 from search.strategies.surrogate import (
     LENGTH_SCALES,
     OWN_SHARE,
     SIGNAL_SHARES,
+    TREND_SHARE,
     Posterior,
     Surrogate,
 )
@@ -30,13 +31,21 @@ def own_part():
     return RBF(1e-6, "fixed")
 
 
+def kernel_of(length_scale, variance):
+    """What the surrogate assumes of features less their mean."""
+
+    def share(part):
+        return ConstantKernel(part * variance, "fixed")
+
+    alike = share(1 - OWN_SHARE) * Matern(length_scale, "fixed", nu=1.5)
+    trend = share(TREND_SHARE) * DotProduct(0.0, "fixed")
+    return alike + trend + share(OWN_SHARE) * own_part()
+
+
 def reference(surrogate, features, means, variances):
-    explained = ConstantKernel((1 - OWN_SHARE) * surrogate.variance, "fixed") * Matern(
-        surrogate.length_scale, "fixed", nu=1.5
-    )
-    kernel = explained + ConstantKernel(OWN_SHARE * surrogate.variance, "fixed") * own_part()
+    kernel = kernel_of(surrogate.length_scale, surrogate.variance)
     process = GaussianProcessRegressor(kernel, alpha=variances, optimizer=None)
-    return process.fit(features, means - surrogate.mean), kernel
+    return process.fit(features - features.mean(axis=0), means - surrogate.mean), kernel
 
 
 def test_the_posterior_is_that_of_scikit_learn(problem):
@@ -46,7 +55,8 @@ def test_the_posterior_is_that_of_scikit_learn(problem):
     candidates = np.concatenate([features[[4, 17]], generator.uniform(0, 4, (5, 3))])
     measured = np.array([4, 17, -1, -1, -1, -1, -1])
     posterior = surrogate.posterior(candidates, measured)
-    expected, covariance = process.predict(candidates, return_cov=True)
+    centred = candidates - features.mean(axis=0)
+    expected, covariance = process.predict(centred, return_cov=True)
     np.testing.assert_allclose(posterior.means, expected + surrogate.mean, atol=1e-9)
     np.testing.assert_array_equal(surrogate.means(candidates, measured), posterior.means)
     np.testing.assert_allclose(posterior.covariance, covariance, atol=1e-9)
@@ -60,7 +70,7 @@ def test_the_mean_is_generalised_least_squares(problem):
     features, means, variances, _ = problem
     surrogate = Surrogate(features, means, variances)
     _, kernel = reference(surrogate, features, means, variances)
-    inverse = np.linalg.inv(kernel(features) + np.diag(variances))
+    inverse = np.linalg.inv(kernel(features - features.mean(axis=0)) + np.diag(variances))
     assert surrogate.mean == pytest.approx((inverse @ means).sum() / inverse.sum(), abs=1e-9)
 
 
@@ -70,8 +80,8 @@ def test_length_scale_and_variance_are_the_likeliest_of_the_grid(problem):
 
     def likelihood(scale, share):
         variance = share * spread
-        kernel = (1 - OWN_SHARE) * variance * Matern(scale, nu=1.5)(features)
-        covariance = kernel + np.diag(OWN_SHARE * variance + variances)
+        kernel = kernel_of(scale, variance)(features - features.mean(axis=0))
+        covariance = kernel + np.diag(variances)
         inverse = np.linalg.inv(covariance)
         mean = (inverse @ means).sum() / inverse.sum()
         return multivariate_normal(np.full(30, mean), covariance).logpdf(means)
@@ -97,3 +107,15 @@ def test_few_or_equal_means_are_no_problem():
     posterior = surrogate.posterior(np.array([[0.0], [9.0]]), np.array([0, -1]))
     np.testing.assert_allclose(posterior.means, 0.5)
     assert posterior.covariance[0, 0] < posterior.covariance[1, 1]
+
+
+def test_a_few_schedules_tell_a_trend():
+    generator = np.random.default_rng(1)
+    features = generator.uniform(0, 1, (12, 4))
+    slopes = np.array([0.1, 0.2, 0.0, -0.1])
+    surrogate = Surrogate(features, features @ slopes, np.full(12, 1e-4))
+    # So far from all that was measured that nothing is alike any more; the trend alone is left,
+    # smaller than it is, as what schedules have in common explains a part of what was measured.
+    means, _ = surrogate.expected(0.5 + 20 * np.eye(4))
+    np.testing.assert_array_equal(np.argsort(means), np.argsort(slopes))
+    assert np.ptp(means) > 0.05 * 20 * np.ptp(slopes)
