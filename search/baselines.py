@@ -78,4 +78,4 @@ def left_out(space: SearchSpace) -> str | None:
         )
     if unsupported:
         reasons.append(f"because {space.shape.name} cannot run them: {', '.join(unsupported)}")
-    return f"Not compared at {space.budget}, {'; '.join(reasons)}" if reasons else None
+    return f"Not compared at {space.budget.label}, {'; '.join(reasons)}" if reasons else None

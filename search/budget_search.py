@@ -152,9 +152,9 @@ class BudgetSearch:
         if math.isnan(value):  # Optuna would call it failed, and the search would not end
             self._fail(flight.trial)
             raise DataError(
-                f"trial {flight.trial.number} at {self.history.budget} has no number for a value: "
-                "the scores of its samples cannot be averaged; evaluators should give scores "
-                "between 0 and 1"
+                f"trial {flight.trial.number} at {self.history.budget.label} has no number for a "
+                "value: the scores of its samples cannot be averaged; evaluators should give "
+                "scores between 0 and 1"
             )
         frozen = self.history.study.tell(flight.trial, value)
         self.history.take(frozen)

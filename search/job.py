@@ -143,7 +143,7 @@ class Job:
             if outcome.stopped == "trials":
                 advice = "give it more of them with --trials"
             raise StudyError(
-                f"no trial within the budget finished at {space.budget} "
+                f"no trial within the budget finished at {space.budget.label} "
                 f"({STOPPED_BECAUSE[outcome.stopped]}); {advice}"
             )
         winner = self._confirm(outcome)
@@ -159,7 +159,7 @@ class Job:
     ) -> tuple[SearchOutcome, ...]:
         display, settings = self._display, self._settings
         self._score({DENSE: self._dense()}, "search", "Dense model, search split")
-        where = str(spaces[0].budget) if len(spaces) == 1 else f"{len(spaces)} budgets"
+        where = spaces[0].budget.label if len(spaces) == 1 else f"{len(spaces)} budgets"
         total = settings.trials * len(spaces)
         with display.bar(f"Search at {where}", total) as advance:
             finished: dict[Budget, int] = {}
@@ -167,7 +167,7 @@ class Job:
             def on_trial(report: TrialReport) -> None:
                 status = f"best {report.best:.1%}, {report.distinct} feasible"
                 if len(spaces) > 1:
-                    status = f"{report.budget}: {status}"
+                    status = f"{report.budget.label}: {status}"
                 advance(report.finished - finished.get(report.budget, 0), status)
                 finished[report.budget] = report.finished
 
@@ -181,7 +181,7 @@ class Job:
             )
         for space, outcome in zip(spaces, outcomes, strict=True):
             display.say(
-                f"Search at {space.budget}: {counted(outcome.trials, 'trial')}, "
+                f"Search at {space.budget.label}: {counted(outcome.trials, 'trial')}, "
                 f"{counted(outcome.evaluations, 'sample')} scored, {outcome.seconds:.0f} s; "
                 f"{STOPPED_BECAUSE[outcome.stopped]}"
             )

@@ -106,7 +106,7 @@ def make_plan(settings: CommandSettings) -> Plan:
 def _check_distinct(budgets: tuple[Budget, ...]) -> None:
     for number, budget in enumerate(budgets):
         if budget in budgets[:number]:
-            raise BudgetError(f"the budget {budget} was given twice; give each budget once")
+            raise BudgetError(f"the budget {budget.label} was given twice; give each budget once")
 
 
 def _study_name(target: Shape, budgets: tuple[Budget, ...], settings: CommandSettings) -> str:

@@ -25,6 +25,7 @@ _BYTES = {
     **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
     **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
 }
+_BYTES_SHOWN = ("bytes", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB")
 _TFLOPS = {"": 1.0, "t": 1.0, "tflop": 1.0, "tflops": 1.0, "gflop": 1e-3, "gflops": 1e-3}
 _TOKENS = ("token", "tokens")
 _TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*|%)\s*", re.IGNORECASE)
@@ -52,6 +53,7 @@ class Budget:
             raise BudgetError(f"a budget must be a positive number, not {self.value}; {_EXPECTED}")
 
     def __str__(self) -> str:
+        """Name of the budget, by which studies and their files know it; people read `label`."""
         match self.kind:
             case "tflops":
                 return f"{self.value:.10g} TFLOPs"
@@ -61,6 +63,11 @@ class Budget:
                 return f"{self.value:.10g} tokens"
             case "kv_bytes":
                 return f"{self.value:.10g} bytes"
+
+    @property
+    def label(self) -> str:
+        """The budget as people read it: its name, with bytes in the unit that is shortest."""
+        return _in_bytes(self.value) if self.kind == "kv_bytes" else str(self)
 
     def limit(self, shape: Shape) -> float:
         """Return the number that `amount` must not exceed.
@@ -127,8 +134,8 @@ class Budget:
                 return f"{self}, mean over decoder layers: {share:.1%} {of_dense} {dense:.0f}"
             case "kv_bytes":
                 return (
-                    f"{self} of key-value cache after prefill: "
-                    f"{share:.1%} {of_dense} {dense:.0f} bytes"
+                    f"{self.label} of key-value cache after prefill: "
+                    f"{share:.1%} {of_dense} {_in_bytes(dense)}"
                 )
 
     def check_dense(self, shape: Shape) -> None:
@@ -186,7 +193,7 @@ class Budget:
             case "tokens":
                 return f"{amount:.4g} tokens"
             case "kv_bytes":
-                return f"{amount:.0f} bytes"
+                return _in_bytes(amount)
 
 
 def parse_budget(text: str) -> Budget:
@@ -218,3 +225,30 @@ def parse_budget(text: str) -> Budget:
     raise BudgetError(
         f"the budget {shown(text)} has the unknown unit {shown(match[2])}; {_EXPECTED}"
     )
+
+
+def budget_label(name: str) -> str:
+    """Return how people read a budget that a file names.
+
+    Args:
+        name: The budget's name, as ``str`` gives it.
+
+    Returns:
+        Its label; the name itself where that is no budget's.
+    """
+    try:
+        return parse_budget(name).label
+    except BudgetError:
+        return name
+
+
+def _in_bytes(amount: float) -> str:
+    """Spell bytes out in the unit that needs the fewest characters, no digit left out."""
+    exact = f"{amount:.10g}"
+    written = [(f"{amount / _BYTES[unit.lower()]:.10g}", unit) for unit in _BYTES_SHOWN]
+    fitting = [
+        f"{number} {unit}"
+        for number, unit in written
+        if float(number) >= 1 and f"{float(number) * _BYTES[unit.lower()]:.10g}" == exact
+    ]
+    return min(reversed(fitting), key=len, default=f"{exact} bytes")

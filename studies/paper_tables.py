@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pruners.errors import StudyError
+from space.budgets import budget_label
 from studies.bibliography import REFERENCES, bibtex
 from studies.figure_data import label
 from studies.files import make_folder, write_text
@@ -122,7 +123,8 @@ def latex_table(table: PaperTable) -> str:
     environment = "table" if len(header) <= _MOST_IN_COLUMN else "table*"
     body = [_latex_row(map(escaped, header)), r"\midrule", _latex_cells(table.dense)]
     for budget, rows in table.groups.items():
-        title = rf"\multicolumn{{{len(header)}}}{{c}}{{\textit{{{escaped(budget)}}}}} \\"
+        name = escaped(budget_label(budget))
+        title = rf"\multicolumn{{{len(header)}}}{{c}}{{\textit{{{name}}}}} \\"
         body += [r"\midrule", title, r"\midrule", *map(_latex_cells, rows)]
     lines = [
         r"% Needs \usepackage{booktabs} and \usepackage{graphicx}.",
@@ -155,7 +157,7 @@ def markdown_table(table: PaperTable) -> str:
     empty = [""] * (len(header) - 1)
     rows = [header, ["---", *["---:"] * len(empty)], _markdown_cells(table.dense)]
     for budget, group in table.groups.items():
-        rows += [[f"*{budget}*", *empty], *map(_markdown_cells, group)]
+        rows += [[f"*{budget_label(budget)}*", *empty], *map(_markdown_cells, group)]
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     return "\n".join([*lines, "", table.caption.replace("*", r"\*")]) + "\n"
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from space.budgets import budget_label
 from studies.figure_data import label
 from studies.files import write_text
 from studies.results import DENSE, FAR, SEARCHED, BudgetResult, Comparison, ScheduleResult
@@ -130,7 +131,7 @@ def _rows(result: BudgetResult) -> list[list[str]]:
     comparisons = {comparison.other: comparison for comparison in result.comparisons}
     return [
         [
-            result.budget if schedule.name == SEARCHED else "",
+            budget_label(result.budget) if schedule.name == SEARCHED else "",
             label(schedule.name),
             f"{schedule.tflops:.3f}",
             f"{schedule.mean_visual_tokens:.1f}",
@@ -164,7 +165,7 @@ def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
     for result in results:
         against = [comparison for comparison in result.comparisons if comparison.other != DENSE]
         lines.append(
-            f"{result.budget}: the searched schedule is {verdict_on_all(against)} "
+            f"{budget_label(result.budget)}: the searched schedule is {verdict_on_all(against)} "
             f"({counted(result.trials, 'trial')}, {counted(result.evaluations, 'sample')} scored, "
             f"{result.seconds:.0f} s of search)."
         )

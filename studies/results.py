@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pruners.errors import StudyError, shortened
 from pruners.json_files import read_json
 from pruners.schedule import SplitEvidence
+from space.budgets import budget_label
 from studies.files import write_text
 from studies.statistics import Difference
 
@@ -146,7 +147,7 @@ class BudgetResult(_Record):
             if result.name == name:
                 return result
         raise StudyError(
-            f"no schedule {name!r} was measured at {self.budget}; "
+            f"no schedule {name!r} was measured at {budget_label(self.budget)}; "
             f"there are {', '.join(result.name for result in self.schedules)}"
         )
 

@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from pruners.errors import PrunetuneError, StudyError
 from pruners.paths import is_folder
+from space.budgets import budget_label
 from studies.commands import tables
 from studies.commands.drawing import Width, draw_figures, write_page
 from studies.commands.entry import USER_ERROR
@@ -148,13 +149,13 @@ def show(
     print_report([each.result for each in stored.budgets if each.result is not None], shown)
     for budget in stored.budgets:
         if budget.schedule is not None:
-            typer.echo(f"\n{budget.budget}: {budget.schedule_path}")
+            typer.echo(f"\n{budget_label(budget.budget)}: {budget.schedule_path}")
             shown.print(tables.schedule_table(budget.schedule))
             if budget.schedule.evidence is not None:
                 typer.echo(budget.schedule.evidence.note)
         else:
             trials = counted(len(budget.trials), "trial")
-            typer.echo(f"\n{budget.budget}: no schedule yet, {trials}")
+            typer.echo(f"\n{budget_label(budget.budget)}: no schedule yet, {trials}")
 
 
 @application.command()

@@ -11,6 +11,7 @@ import typer
 from pruners.errors import StudyError
 from pruners.files import save_schedule
 from pruners.schedule import Schedule
+from space.budgets import budget_label
 from studies.files import write_text
 from studies.paper_tables import table_text
 from studies.reading import StoredBudget, StoredStudy
@@ -70,16 +71,18 @@ def _one_budget(study: StoredStudy, budget: str | None) -> StoredBudget:
     if budget is None and len(study.budgets) == 1:
         return study.budgets[0]
     for stored in study.budgets:
-        if stored.budget == budget:
+        if budget is not None and budget_label(budget) == budget_label(stored.budget):
             return stored
-    names = " and ".join(repr(stored.budget) for stored in study.budgets)
+    names = " and ".join(repr(budget_label(stored.budget)) for stored in study.budgets)
     given = "" if budget is None else f", not {budget!r}"
     raise StudyError(f"{study.name} is of {names}{given}; say which with --budget")
 
 
 def _schedule(stored: StoredBudget, study: StoredStudy) -> Schedule:
     if stored.schedule is None:
-        raise StudyError(f"{study.name} has no schedule at {stored.budget} yet; let its run go on")
+        raise StudyError(
+            f"{study.name} has no schedule at {budget_label(stored.budget)} yet; let its run go on"
+        )
     return stored.schedule
 
 

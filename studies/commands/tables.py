@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pruners.schedule import Schedule
+from space.budgets import budget_label
 from studies.progress import BudgetProgress, StudyProgress
 from studies.reading import StoredStudy
 from studies.study_comparison import ComparedBudget, ComparedStudy, StudyComparison
@@ -35,7 +36,7 @@ def studies_table(studies: Sequence[StudyProgress]) -> Table:
                 Text(study.name if first else ""),
                 Text(study.state if first else "", style=_STYLES[study.state]),
                 Text(study.model if first else ""),
-                Text(budget.budget),
+                Text(budget_label(budget.budget)),
                 str(budget.complete),
                 *_accuracies(budget),
             )
@@ -57,7 +58,7 @@ def progress_panel(study: StudyProgress) -> RenderableType:
     for budget in study.budgets:
         limit = "" if study.trials_limit is None else f" of {study.trials_limit}"
         table.add_row(
-            Text(budget.budget),
+            Text(budget_label(budget.budget)),
             f"{budget.complete}{limit}",
             str(budget.failed),
             str(budget.under_way),
@@ -174,7 +175,7 @@ def _comparison_row(budget: ComparedBudget, study: ComparedStudy, first: bool) -
         if not study.comparison.significant:
             difference += ", not significant"
     return [
-        Text(budget.budget if first else ""),
+        Text(budget_label(budget.budget) if first else ""),
         Text(study.study),
         "" if study.tflops is None else f"{study.tflops:.3f}",
         "" if study.mean_visual_tokens is None else f"{study.mean_visual_tokens:.1f}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from space.budgets import budget_label
 from studies.commands.tables import progress_panel
 from studies.progress import StudyProgress, read_progress
 from studies.signals import FirstSignal
@@ -97,7 +98,7 @@ def _print_lines(looks: Iterator[StudyProgress], console: Console) -> None:
 
 def _line(progress: StudyProgress) -> str:
     budgets = [
-        f"{budget.budget}: {counted(budget.complete, 'trial')}"
+        f"{budget_label(budget.budget)}: {counted(budget.complete, 'trial')}"
         + ("" if budget.best is None else f", best {budget.best:.1%}")
         for budget in progress.budgets
     ]

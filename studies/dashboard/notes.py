@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pruners.schedule import Schedule
+from space.budgets import budget_label
 from studies.progress import best_trial
 from studies.reading import StoredBudget, StoredStudy
 from studies.report import markdown_report
@@ -26,7 +27,7 @@ def study_note(study: StoredStudy, stored: StoredBudget, figures: Mapping[str, s
     """
     identity = study.identity
     lines = [
-        f"# {study.name}: {stored.budget}",
+        f"# {study.name}: {budget_label(stored.budget)}",
         "",
         f"Strategy {identity.strategy.get('sampler', 'unknown')}, seed {identity.seed}; accuracy "
         f"measured on {identity.model}, cost of {identity.shape.name}. Values are what the "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from space.budgets import budget_label
 from studies.figure_style import Width, budget_styles, inches, samples_from_zero, unique_legend
 from studies.plots.incumbents import found, incumbent_steps, reported
 from studies.reading import StoredStudy
@@ -97,7 +98,7 @@ def anytime(curves: list[AnytimeCurve], width: Width) -> Figure:
             curve.samples,
             curve.percent,
             where="post",
-            label=curve.budget,
+            label=budget_label(curve.budget),
             markevery=max(1, len(curve.samples) // 6),
             markersize=3.5,
             markeredgecolor="white",

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from space.budgets import budget_label
 from studies.figure_data import SchedulePanel, schedule_panels
 from studies.figure_style import (
     Width,
@@ -95,4 +96,4 @@ def _draw_panel(axis: Axes, panel: SchedulePanel, width: float) -> None:
     axis.set_ylim(bottom=0)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, steps=[1, 2, 4, 8, 10]))
     axis.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    axis.set_title(wrapped(panel.title, width), fontsize="medium")
+    axis.set_title(wrapped(budget_label(panel.title), width), fontsize="medium")

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from space.budgets import budget_label
 from studies.figure_style import (
     Width,
     color_of,
@@ -93,7 +94,7 @@ def draw_tasks(bars: Sequence[TaskBar], width: Width) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axis, budget in zip(axes, budgets, strict=False):
         _draw_panel(axis, [bar for bar in bars if bar.budget == budget])
-        axis.set_title(budget, fontsize="medium")
+        axis.set_title(budget_label(budget), fontsize="medium")
     for axis in axes[len(budgets) :]:
         axis.set_visible(False)
     # Names of tasks stand below the lowest panel of each column.

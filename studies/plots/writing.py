@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from space.budgets import budget_label
 from studies.figure_style import Width, inches, style
 from studies.file_names import budget_slug
 from studies.files import make_folder, write_text
@@ -114,10 +115,10 @@ def plan_figures(study: StoredStudy, gallery: Gallery | None = None) -> Iterator
             if rows := kept_rows(gallery, budget, SEARCHED):
                 yield PlannedFigure(
                     f"kept-{budget_slug(budget)}",
-                    f"What the schedule searched at {budget} keeps of {gallery.split} images, "
-                    f"measured on {gallery.measured_on}: number of visual tokens alive after each "
-                    "stage, dropped patches faded; rings mark contextual tokens, into which others "
-                    "were merged.",
+                    f"What the schedule searched at {budget_label(budget)} keeps of "
+                    f"{gallery.split} images, measured on {gallery.measured_on}: number of visual "
+                    "tokens alive after each stage, dropped patches faded; rings mark contextual "
+                    "tokens, into which others were merged.",
                     kept_points(rows),
                     partial(draw_kept, rows),
                 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from space.budgets import budget_label
 from studies.figure_data import label, schedule_panels
 from studies.pareto import ParetoPoint, non_dominated, pareto_points
 from studies.report_page.axes import (
@@ -249,7 +250,7 @@ def tokens_in_words(schedule: ScheduleResult) -> str:
 
 
 def _in_words(point: ParetoPoint) -> str:
-    where = f" at {point.budget}" if point.budget else ""
+    where = f" at {budget_label(point.budget)}" if point.budget else ""
     low, high = 100 * point.interval_low, 100 * point.interval_high
     accuracy = f"{100 * point.relative_accuracy:.1f} % of dense"
     if point.schedule != DENSE:

@@ -79,9 +79,7 @@ def render(
             flattered=any(row.flattered for budget in budgets for row in budget.rows),
             far=FAR,
             gallery=gallery,
-            samples=gallery_views(gallery, [budget.budget for budget in budgets])
-            if gallery
-            else (),
+            samples=gallery_views(gallery, study.identity.budgets) if gallery else (),
             no_gallery=no_gallery,
             identity=identity_rows(study),
             style=Markup(style),  # our own files, as they are

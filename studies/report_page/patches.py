@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from studies.figure_data import label
@@ -77,7 +77,7 @@ class SampleView:
     rows: tuple[RowView, ...]
 
 
-def gallery_views(gallery: Gallery, budgets: list[str]) -> tuple[SampleView, ...]:
+def gallery_views(gallery: Gallery, budgets: Sequence[str]) -> tuple[SampleView, ...]:
     """Lay out a gallery.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from space.budgets import budget_label
 from studies.figure_data import label
 from studies.reading import StoredBudget, StoredStudy
 from studies.report import verdict_on_all
@@ -50,7 +51,7 @@ class BudgetView:
     """What the page says of one budget.
 
     Attributes:
-        budget: The budget.
+        budget: The budget, as people read it.
         headline: What was found, in a sentence; what is missing where nothing was.
         tasks: Tasks, in the order of `ResultRow.tasks`.
         rows: Its rows in the table of results; none where there is no result yet.
@@ -78,7 +79,7 @@ def budget_view(stored: StoredBudget, names: Sequence[str]) -> BudgetView:
     """
     result = stored.result
     return BudgetView(
-        budget=stored.budget,
+        budget=budget_label(stored.budget),
         headline=_headline(stored),
         tasks=tuple(_tasks(result)) if result else (),
         rows=tuple(_result_rows(result, names)) if result else (),

@@ -9,6 +9,7 @@ import pytest
 from pruners import published
 from pruners.errors import BudgetError
 from space import Budget, MissionVocabulary, dense_cost, parse_budget, preset, price
+from space.budgets import budget_label
 from space.working import WorkingStage
 
 SHAPE = preset("llava-1.5-7b")
@@ -39,6 +40,31 @@ def test_reading(text: str, expected: Budget) -> None:
     assert found.value == pytest.approx(expected.value, rel=1e-12)
     again = parse_budget(str(found))
     assert (again.kind, again.value) == (found.kind, pytest.approx(found.value, rel=1e-9))
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("60MB", "60 MB"),
+        ("64 MiB", "64 MiB"),
+        ("0.1 GB", "100 MB"),
+        ("1000 GB", "1 TB"),
+        ("999 B", "999 bytes"),
+        ("335020032 bytes", "319.5 MiB"),
+        ("123456789 B", "123.456789 MB"),
+        ("1234567890 B", "1.23456789 GB"),
+        ("2", "2 TFLOPs"),
+        ("22%", "22%"),
+    ],
+)
+def test_labels_are_short_and_lose_nothing(text: str, label: str) -> None:
+    name = str(parse_budget(text))
+    assert parse_budget(text).label == budget_label(name) == label
+    assert str(parse_budget(label)) == name
+
+
+def test_what_names_no_budget_is_its_own_label() -> None:
+    assert budget_label("another program's") == "another program's"
 
 
 @pytest.mark.parametrize("text", ["", "two", "nan", "inf", "2 2", "2,5", "%", "64 tokens!", "0x10"])
@@ -110,7 +136,7 @@ def test_a_share_is_a_share_of_the_dense_flops() -> None:
         ("2", ["2 TFLOPs", "convention total", "22.1%", "llava-1.5-7b", "9.06"]),
         ("22%", ["22%", "convention total", "llava-1.5-7b", "1.994 TFLOPs"]),
         ("64 tokens", ["64 tokens", "mean over decoder layers", "11.1%", "576"]),
-        ("100MB", ["100000000 bytes", "key-value cache", "29.8%", "335020032"]),
+        ("100MB", ["100 MB", "key-value cache", "29.8%", "319.5 MiB"]),
     ],
 )
 def test_the_echo_names_convention_and_share(text: str, words: list[str]) -> None:
