@@ -25,7 +25,7 @@ from search.export import (
 from search.interruption import Interruption, SearchInterruptedError
 from search.measured_form import measured_share
 from search.measuring import Measurements
-from search.outcomes import STOPPED_BECAUSE, Candidate, SearchOutcome, TrialReport
+from search.outcomes import Candidate, SearchOutcome, TrialReport, nothing_found
 from search.planning import Plan
 from search.searching import search_schedules
 from search.selection import Scores, confirm, score_split
@@ -43,7 +43,6 @@ from studies.report import print_report
 from studies.results import DENSE, SEARCHED, BudgetResult
 from studies.run_limits import write_limits
 from studies.storage import StudyFolder
-from studies.wording import counted
 
 if TYPE_CHECKING:
     import optuna
@@ -89,12 +88,15 @@ class Job:
         )
         self._studies: dict[SearchSpace, optuna.Study] = {}
         self._results: list[BudgetResult] = []
+        self._missing: list[str] = []
+        """Why budgets have no schedule."""
 
     def run(self) -> None:
         """Search every budget and write all results; stops early when interrupted.
 
         Raises:
-            PrunetuneError: A model or a file fails; what was finished is kept.
+            PrunetuneError: A model or a file fails; what was finished is kept. Or some budgets
+                have no schedule when all have been searched, and nobody has interrupted that.
         """
         for line in opening_lines(self._plan):
             self._display.say(line)
@@ -112,6 +114,8 @@ class Job:
         write_study(self._folder.path, list(self._studies.values()), self._results)
         self._show_results()
         self._show_files()
+        if self._missing and self._interruption.signal is None:
+            raise StudyError("; ".join(self._missing))
 
     def _check(self) -> None:
         """Look up from work in progress."""
@@ -139,13 +143,8 @@ class Job:
     def _finish_budget(self, space: SearchSpace, outcome: SearchOutcome) -> None:
         """Confirm, report and save what was found at one budget."""
         if outcome.incumbent is None:
-            advice = "give it more time with --timeout"
-            if outcome.stopped == "trials":
-                advice = "give it more of them with --trials"
-            raise StudyError(
-                f"no trial within the budget finished at {space.budget.label} "
-                f"({STOPPED_BECAUSE[outcome.stopped]}); {advice}"
-            )
+            self._missing.append(nothing_found(space.budget, outcome.stopped))
+            return
         winner = self._confirm(outcome)
         if len(winner.samples) < len(self._measurements.samples("search")):
             # What the search saw of the winner made it the winner; the rest of the split did not.
@@ -180,11 +179,7 @@ class Job:
                 on_trial=on_trial,
             )
         for space, outcome in zip(spaces, outcomes, strict=True):
-            display.say(
-                f"Search at {space.budget.label}: {counted(outcome.trials, 'trial')}, "
-                f"{counted(outcome.evaluations, 'sample')} scored, {outcome.seconds:.0f} s; "
-                f"{STOPPED_BECAUSE[outcome.stopped]}"
-            )
+            display.say(f"Search at {space.budget.label}: {outcome.in_words}")
         return outcomes
 
     def _confirm(self, outcome: SearchOutcome) -> Candidate:

@@ -9,10 +9,11 @@ from typing import Literal
 
 from pruners.schedule import Schedule
 from space.budgets import Budget
+from studies.wording import counted
 
 Stopped = Literal["trials", "timeout", "evaluations", "converged", "interrupted"]
 
-STOPPED_BECAUSE: Mapping[Stopped, str] = MappingProxyType(
+_STOPPED_BECAUSE: Mapping[Stopped, str] = MappingProxyType(
     {
         "trials": "all trials are done",
         "timeout": "the time limit was reached",
@@ -93,3 +94,28 @@ class SearchOutcome:
     def incumbent(self) -> Candidate | None:
         """The best schedule on the search split; None when there is none yet."""
         return self.candidates[0] if self.candidates else None
+
+    @property
+    def in_words(self) -> str:
+        """How much was done and why it ended."""
+        return (
+            f"{counted(self.trials, 'trial')}, {counted(self.evaluations, 'sample')} scored, "
+            f"{self.seconds:.0f} s; {_STOPPED_BECAUSE[self.stopped]}"
+        )
+
+
+def nothing_found(budget: Budget, stopped: Stopped) -> str:
+    """Say that a search has ended without a schedule, and what would help.
+
+    Args:
+        budget: The budget that no schedule met.
+        stopped: Why the search ended.
+
+    Returns:
+        The message.
+    """
+    advice = "give it more time with --timeout"
+    if stopped == "trials":
+        advice = "give it more of them with --trials"
+    reason = _STOPPED_BECAUSE[stopped]
+    return f"no trial within the budget finished at {budget.label} ({reason}); {advice}"

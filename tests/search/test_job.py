@@ -438,3 +438,23 @@ def test_a_strategy_that_needs_more_trials_for_a_schedule_within_the_budget_says
     assert "(all trials are done); give it more of them with --trials" in message
     assert run([*command, "--trials", "40"]) == 0
     assert load_schedule("runs/few/schedule.json").cost.tflops <= 2
+
+
+@pytest.mark.parametrize("budgets", [("20%", "90%"), ("90%", "20%")])
+def test_a_budget_without_a_schedule_costs_the_others_nothing(
+    budgets: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first trials of g-search are dense and half of it, which meet 90% only.
+    given = [word for budget in budgets for word in ("--budget", budget)]
+    command = [*ANALYTIC, *given, "--study", "two", "--strategy", "g-search", "--trials"]
+    assert run([*command, "3"]) == 2
+    said = capsys.readouterr()
+    assert "finished at 20% (all trials are done)" in " ".join(said.err.split())
+    assert "90%" not in said.err
+    folder = Path("runs/two")
+    (result,) = read_results(folder / "results.json")
+    assert result.budget == "90%"
+    assert load_schedule(folder / "schedule-90-percent.json").evidence is not None
+    assert not (folder / "schedule-20-percent.json").exists()
+    assert {"report.md", "report.html", "trials.csv"} <= {path.name for path in folder.iterdir()}
+    assert "schedule-90-percent.json" in said.out
