@@ -20,9 +20,9 @@ from search.worker_options import (
     WorkerGpusOption,
     WorkersOption,
     WorkerTimeoutOption,
-    storage_address,
 )
 from studies.commands.entry import COMMANDS, exit_status, run_command
+from studies.storage_address import given_storage
 
 DEFAULT_TIMEOUT = 240.0
 """Seconds of search per budget; with confirming and reporting, 5 minutes on two free cores."""
@@ -236,7 +236,7 @@ def search(
             "ray_address": ray_address,
             "gpus": worker_gpus,
         },
-        storage=storage_address(context, storage),
+        storage=given_storage(storage),
         study=study,
         out=out,
         dry_run=dry_run,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from search.workers.supervision import DEFAULT_PATIENCE
-from studies.storage_address import VARIABLE, StorageAddress, parse_storage
+from studies.storage_address import VARIABLE
 
 _PANEL = "Several workers"
 
@@ -52,30 +52,10 @@ StorageOption = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=_PANEL,
-        envvar=VARIABLE,
         metavar="URL",
         help="Storage for the trials of several studies, postgresql+psycopg://user@host/"
         "database or sqlite:////folder/trials.db, instead of the study's own study.db. "
-        "A password only in PGPASSWORD, in ~/.pgpass, or with the whole URL in the variable.",
+        f"By default what {VARIABLE} says. A password only in PGPASSWORD, in ~/.pgpass, or with "
+        "the whole URL in that variable.",
     ),
 ]
-
-
-def storage_address(context: typer.Context, text: str | None) -> StorageAddress | None:
-    """Read what `StorageOption` was given, which may hold a password where nobody else sees it.
-
-    Args:
-        context: The command's context, which knows where the text comes from.
-        text: The address; None for no shared storage.
-
-    Returns:
-        The address.
-
-    Raises:
-        SettingsError: It cannot be used; the message does not show it.
-    """
-    if text is None:
-        return None
-    source = context.get_parameter_source("storage")
-    from_environment = source is not None and source.name == "ENVIRONMENT"
-    return parse_storage(text, from_environment=from_environment)

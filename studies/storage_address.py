@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +76,25 @@ class StorageAddress:
         for secret in _secrets(_parsed(self.url)):
             line = line.replace(secret, "***")
         return line
+
+
+def given_storage(text: str | None) -> StorageAddress | None:
+    """Read the address that a user gives, by an option or in the environment.
+
+    Args:
+        text: What the option was given, which holds no password; None to look in `VARIABLE`, which
+            may hold one.
+
+    Returns:
+        The address; None where there is none.
+
+    Raises:
+        SettingsError: It cannot be used; the message does not show it.
+    """
+    if text is not None:
+        return parse_storage(text)
+    found = os.environ.get(VARIABLE)
+    return parse_storage(found, from_environment=True) if found else None
 
 
 def parse_storage(text: str, *, from_environment: bool = False) -> StorageAddress:

@@ -25,7 +25,7 @@ from studies.commands.options import (
     OutOption,
     StorageOption,
     StudyArgument,
-    given_storage,
+    given_url,
 )
 from studies.commands.watching import watch as watch_study
 from studies.progress import read_progress
@@ -54,7 +54,7 @@ def list_studies(
 
     Given a storage, also say which others have trials there.
     """
-    address = given_storage(storage)
+    address = given_url(storage)
     found, damaged = [], []
     folders: list[Path] = []
     if is_folder(out):
@@ -104,7 +104,7 @@ def status(
 
     Trials, the best of them, samples measured, and how long its search goes on at most.
     """
-    folder, address = study_folder(study, out), given_storage(storage)
+    folder, address = study_folder(study, out), given_url(storage)
     if follow:
         if as_json:
             raise StudyError("--follow and --json do not go together; ask for one of them")
@@ -126,7 +126,7 @@ def watch(
 
     Ctrl-C ends the watching, not the study.
     """
-    watch_study(study_folder(study, out), given_storage(storage), console(), interval)
+    watch_study(study_folder(study, out), given_url(storage), console(), interval)
 
 
 @application.command()
@@ -140,7 +140,7 @@ def show(
 
     Its identity, the table of its results, and the stages of its schedules.
     """
-    stored = read_study(study_folder(study, out), given_storage(storage))
+    stored = read_study(study_folder(study, out), given_url(storage))
     if as_json:
         _print_json(_as_json(stored))
         return
@@ -178,7 +178,7 @@ def export(
     storage: StorageOption = None,
 ) -> None:
     """Export a study's trials, its schedule, or its results as papers print them."""
-    stored = read_study(study_folder(study, out), given_storage(storage))
+    stored = read_study(study_folder(study, out), given_url(storage))
     file = None if to is None else file_to_write(to)
     export_study(stored, form or format_of(file), budget, file)
 
@@ -201,7 +201,7 @@ def plot(
 ) -> None:
     """Draw a study's figures, for a paper."""
     folder = study_folder(study, out)
-    stored = read_study(folder, given_storage(storage))
+    stored = read_study(folder, given_url(storage))
     for path in draw_figures(stored, to or folder / "figures", formats, width):
         typer.echo(path)
 
@@ -218,7 +218,7 @@ def report(
 ) -> None:
     """Write a study as one page, report.html."""
     folder = study_folder(study, out)
-    stored = read_study(folder, given_storage(storage))
+    stored = read_study(folder, given_url(storage))
     typer.echo(write_page(stored, folder / "report.html" if to is None else file_to_write(to)))
 
 
@@ -238,7 +238,7 @@ def compare(
     # Imported late: statistics take a second to load.
     from studies.study_comparison import compare_studies
 
-    address = given_storage(storage)
+    address = given_url(storage)
     folders = [study_folder(study, out) for study in studies]
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise StudyError(f"compare needs two different studies or more; given {', '.join(studies)}")
@@ -270,7 +270,7 @@ def delete(
         if not typer.confirm(f"Remove {folder} with {len(files)} files ({size:.1f} MB)?"):
             typer.echo("Nothing was removed.")
             raise typer.Exit(1)
-    delete_study(folder, given_storage(storage))
+    delete_study(folder, given_url(storage))
     typer.echo(f"Removed {folder}.")
 
 

@@ -12,7 +12,7 @@ from studies.commands.options import (
     OutOption,
     StorageOption,
     StudyArgument,
-    given_storage,
+    given_url,
 )
 from studies.dashboard.serving import serve
 
@@ -42,7 +42,7 @@ def dashboard(
             f"warning: whoever reaches {host} can change and delete what the dashboard shows",
             err=True,
         )
-    serve(study_folder(study, out), given_storage(storage), host, port, _say_ready)
+    serve(study_folder(study, out), given_url(storage), host, port, _say_ready)
 
 
 def _say_ready(address: str) -> None:

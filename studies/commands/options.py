@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from studies.storage_address import VARIABLE, parse_storage
+from studies.storage_address import VARIABLE, given_storage
 
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="Name of the study, or the path of its folder.")
@@ -30,7 +29,7 @@ IntervalOption = Annotated[float, typer.Option(min=0.1, help="Seconds between tw
 RUNS = Path("runs")
 
 
-def given_storage(text: str | None) -> str | None:
+def given_url(text: str | None) -> str | None:
     """Read the address of a shared storage, from the option or the environment.
 
     Args:
@@ -42,7 +41,5 @@ def given_storage(text: str | None) -> str | None:
     Raises:
         SettingsError: It cannot be used; the message does not show it.
     """
-    if text is not None:
-        return parse_storage(text).url
-    found = os.environ.get(VARIABLE)
-    return parse_storage(found, from_environment=True).url if found else None
+    address = given_storage(text)
+    return None if address is None else address.url

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pruners.errors import SettingsError
-from studies.storage_address import VARIABLE, parse_storage
+from studies.storage_address import VARIABLE, StorageAddress, given_storage, parse_storage
 
 SECRET = "hunter2"
 
@@ -54,6 +54,27 @@ def test_other_addresses_are_refused_without_showing_them(text: str, message: st
         assert SECRET not in str(caught.value)
         assert str(caught.value).startswith(name)
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert given_storage(None) is None
+    monkeypatch.setenv(VARIABLE, "")
+    assert given_storage(None) is None
+    monkeypatch.setenv(VARIABLE, "sqlite:////folder/environment.db")
+    found, given = given_storage(None), given_storage("sqlite:////folder/option.db")
+    assert found is not None
+    assert given is not None
+    assert (found.file.name, given.file.name) == ("environment.db", "option.db")
+
+
+def test_only_the_environment_may_give_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
+    text = f"postgresql+psycopg://me:{SECRET}@host/studies"
+    monkeypatch.setenv(VARIABLE, text)
+    assert given_storage(None) == StorageAddress(text)
+    with pytest.raises(SettingsError, match=f"holds a password.*{VARIABLE}"):
+        given_storage(text)
 
 
 def test_addresses_of_the_same_database_are_known_as_such() -> None:
