@@ -46,11 +46,33 @@ class Prompts:
     questions: QuestionOutputs
 
 
+class _BranchingPrefill(Prefill):
+    """A prefill that can go on by another plan than the one it began with."""
+
+    def follow(self, plan: Plan) -> None:
+        """Go on by a plan that has the same stages so far.
+
+        Args:
+            plan: The plan.
+        """
+        assert self.batch is not None
+        groups = tuple(
+            replace(group, counts=plan.counts([tiles.size for tiles in group.classes]))
+            for group in self.batch.groups
+        )
+        self.batch = replace(self.batch, groups=groups)
+        self._plan = plan
+        self._readers = tuple(GroupReader(group, self.encoded, self.questions) for group in groups)
+        # Its own from here on: copies of a prefill share what they have filled so far.
+        self._masks = dict(self._masks)
+        self._batches = dict(self._batches)
+
+
 @dataclass
 class _Node:
     """A prefix that some schedules share: the prefill so far, and the input of the next layer."""
 
-    prefill: Prefill
+    prefill: _BranchingPrefill
     hidden: Tensor
     rotation: tuple[Tensor, Tensor]
     attention_mask: Any
@@ -89,7 +111,7 @@ def _apart(plans: Mapping[int, Plan], stages: Mapping[int, Stage | None]) -> lis
 def _root(adapter: ModelAdapter, plans: Mapping[int, Plan], prompts: Prompts) -> _Node:
     plan = next(iter(plans.values()))
     prompt = Prompt.of_ids(adapter, prompts.input_ids, prompts.mask)
-    prefill = Prefill(adapter, plan, prompt, questions=prompts.questions)
+    prefill = _BranchingPrefill(adapter, plan, prompt, questions=prompts.questions)
     prefill.encoded["image"] = prompts.media
     embeds = adapter.embed(prompts.input_ids)
     if not prefill.skips_projector:
@@ -129,7 +151,7 @@ def _walk(
 
 def _step(adapter: ModelAdapter, plan: Plan, node: _Node, layer: int) -> None:
     """Run a layer, with the stage of a plan before it."""
-    _follow(node.prefill, plan)
+    node.prefill.follow(plan)
     arguments = {
         "position_embeddings": node.rotation,
         "attention_mask": node.attention_mask,
@@ -139,20 +161,3 @@ def _step(adapter: ModelAdapter, plan: Plan, node: _Node, layer: int) -> None:
     hidden, arguments = node.prefill.enter_layer(layer, node.hidden, arguments)
     output = adapter.decoder_layers[layer](hidden, **arguments)
     node.hidden = output[0] if isinstance(output, tuple) else output
-
-
-def _follow(prefill: Prefill, plan: Plan) -> None:
-    """Let a prefill go on by a plan that has the same stages as its own so far."""
-    batch = prefill.batch
-    assert batch is not None
-    groups = tuple(
-        replace(group, counts=plan.counts([tiles.size for tiles in group.classes]))
-        for group in batch.groups
-    )
-    prefill._plan = plan
-    prefill.batch = replace(batch, groups=groups)
-    prefill._readers = tuple(
-        GroupReader(group, prefill.encoded, prefill.questions) for group in groups
-    )
-    prefill._masks = dict(prefill._masks)
-    prefill._batches = dict(prefill._batches)

@@ -210,7 +210,7 @@ class _Watch:
     def look(self, budget: Budget) -> None:
         """Value the incumbent of a budget."""
         samples = self._samples(budget)
-        self._next[budget] = next_checkpoint(samples)
+        self._next[budget] = next_checkpoint(samples, self._job.cost)
         best = self.incumbent(budget)
         if best is None:
             return

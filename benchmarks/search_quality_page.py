@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from search_quality_records import Result, Summary
-from search_quality_table import percent, points, share
+from search_quality_table import percent, points, quarter, share, span, standing
 
 from pruners.errors import DataError
 from studies.files import write_text
@@ -89,14 +89,15 @@ def _verdict_table(summary: Summary) -> str:
     lines = [
         f"### {summary.ours} against the best peer",
         "",
-        "| tokens | samples per budget | best peer | ours minus it, points | | share of samples |",
-        "| ---: | ---: | --- | --- | --- | ---: |",
+        "| tokens | samples per budget | best peer | ours minus it, points | over images | "
+        "| share of samples | with a quarter of them, points | |",
+        "| ---: | ---: | --- | --- | --- | --- | ---: | --- | --- |",
     ]
     lines += [
         f"| {verdict.mean_tokens} | {verdict.cost:,} | {verdict.best_peer} "
-        f"| {points(verdict.ours_minus_best)} "
-        f"| {'first or tied' if verdict.first_or_tied else 'behind'} "
-        f"| {share(verdict.share_of_samples)} |"
+        f"| {points(verdict.ours_minus_best)} | {span(verdict.interval_over_images)} "
+        f"| {standing(verdict.first_or_tied)} | {share(verdict.share_of_samples)} "
+        f"| {quarter(verdict)} | {standing(verdict.tied_at_a_quarter)} |"
         for verdict in summary.verdicts
     ]
     return "\n".join([*lines, ""])

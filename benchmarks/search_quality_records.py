@@ -106,6 +106,8 @@ class Result(Record):
         samples_per_trial: Samples of each trial, for strategies that have a fixed number.
         relative_accuracy: Of the incumbents, on the report split.
         per_seed: The same of each seed.
+        per_seed_at_a_quarter: The same after a quarter of `cost`; None where a seed had no
+            incumbent then.
         regret_to_report_best: What is missing to the schedule that is best on the report split.
         regret_to_search_best: What is missing to the schedule that is best on the search split.
         ours_minus_this: Paired difference over seeds; None for ours itself.
@@ -119,6 +121,7 @@ class Result(Record):
     samples_per_trial: int | None
     relative_accuracy: Estimate
     per_seed: tuple[float, ...]
+    per_seed_at_a_quarter: tuple[float, ...] | None
     regret_to_report_best: Estimate
     regret_to_search_best: Estimate
     ours_minus_this: Estimate | None
@@ -133,17 +136,28 @@ class Verdict(Record):
         cost: Samples per budget.
         best_peer: The peer with the highest mean.
         ours_minus_best: Paired difference over seeds.
+        interval_over_images: 95 % interval of the same difference, both as means over seeds, over
+            the report split's images, by the program's bootstrap.
         first_or_tied: Whether ours has the higher mean, or the interval of the difference holds 0.
         share_of_samples: Share of `cost` after which ours stays at or above the best peer's final
             mean; None when it does not get there.
+        quarter_minus_best: Paired difference over seeds between ours after a quarter of `cost` and
+            the best peer after all of it; None where a seed of ours had no incumbent then.
     """
 
     mean_tokens: int
     cost: int
     best_peer: str
     ours_minus_best: Estimate
+    interval_over_images: tuple[float, float]
     first_or_tied: bool
     share_of_samples: float | None
+    quarter_minus_best: Estimate | None
+
+    @property
+    def tied_at_a_quarter(self) -> bool:
+        """Whether ours is first or tied, by the same test, with a quarter of the samples."""
+        return self.quarter_minus_best is not None and self.quarter_minus_best.interval_95[1] >= 0
 
 
 class Optimum(Record):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,15 +17,18 @@ from search_quality_records import (
     Summary,
     Verdict,
 )
-from tabular import TabularEvaluator
+from tabular import DENSE_ROW, TabularEvaluator
 
 from search.export import versions
-from studies.statistics import LEVEL
+from studies.statistics import LEVEL, difference
 
 CHECKPOINTS_PER_DOUBLING = 4
 """Points of the curves, which are drawn over a logarithmic axis."""
 
 FIRST_CHECKPOINT = 25
+
+GOAL_SHARE = 4
+"""Ours shall need at most this part of the samples of the best peer."""
 
 
 def summarise(cells: Sequence[Cell], evaluator: TabularEvaluator, ours: str) -> Summary:
@@ -57,7 +60,7 @@ def summarise(cells: Sequence[Cell], evaluator: TabularEvaluator, ours: str) -> 
         seeds=len({cell.seed for cell in cells}),
         optima=tuple(optima.values()),
         results=tuple(results),
-        verdicts=tuple(verdicts(results, ours)),
+        verdicts=tuple(verdicts(results, groups, evaluator, ours)),
         seconds=round(sum(cell.seconds for cell in cells), 1),
         versions=versions(),
     )
@@ -89,11 +92,18 @@ def estimate(values: ArrayLike) -> Estimate:
     return Estimate(mean=mean, interval_95=(mean - reach, mean + reach))
 
 
-def verdicts(results: Sequence[Result], ours: str) -> list[Verdict]:
+def verdicts(
+    results: Sequence[Result],
+    groups: Mapping[tuple[int, str], Sequence[Cell]],
+    evaluator: TabularEvaluator,
+    ours: str,
+) -> list[Verdict]:
     """Compare ours with the best peer at every budget and cost.
 
     Args:
         results: Results of all strategies.
+        groups: The cells that they are of, by cost and strategy.
+        evaluator: What they were measured on.
         ours: Name of our strategy.
 
     Returns:
@@ -117,11 +127,70 @@ def verdicts(results: Sequence[Result], ours: str) -> list[Verdict]:
                 cost=own.cost,
                 best_peer=best.strategy,
                 ours_minus_best=best.ours_minus_this,
+                interval_over_images=interval_over_images(
+                    mean_scores(groups[own.cost, ours], own.mean_tokens, evaluator),
+                    mean_scores(groups[own.cost, best.strategy], own.mean_tokens, evaluator),
+                    evaluator,
+                ),
                 first_or_tied=best.ours_minus_this.interval_95[1] >= 0,
                 share_of_samples=share_needed(own.curve, best.relative_accuracy.mean, own.cost),
+                quarter_minus_best=None
+                if own.per_seed_at_a_quarter is None
+                else estimate(np.subtract(own.per_seed_at_a_quarter, best.per_seed)),
             )
         )
     return found
+
+
+def mean_scores(
+    cells: Sequence[Cell], mean_tokens: int, evaluator: TabularEvaluator
+) -> NDArray[np.float64]:
+    """Average the incumbents' scores over seeds.
+
+    Args:
+        cells: One strategy at one cost, one cell per seed.
+        mean_tokens: The budget.
+        evaluator: What they were measured on.
+
+    Returns:
+        Mean score of each sample of the report split, `(samples,)`.
+    """
+    truth, everything = evaluator.truth, range(len(evaluator.samples("report")))
+    hashes = [
+        run.content_hash for cell in cells for run in cell.budgets if run.mean_tokens == mean_tokens
+    ]
+    scores = [
+        evaluator.score(truth.schedules[truth.rows[each]], "report", everything) for each in hashes
+    ]
+    means: NDArray[np.float64] = np.mean(scores, axis=0)
+    return means
+
+
+def interval_over_images(
+    scores: NDArray[np.float64], other_scores: NDArray[np.float64], evaluator: TabularEvaluator
+) -> tuple[float, float]:
+    """Say how far a difference of relative accuracies may be one of the report split's images.
+
+    As relative accuracy is linear in the scores, that of mean scores is the mean over seeds.
+
+    Args:
+        scores: Scores on the report split, `(samples,)`.
+        other_scores: Those of what is compared, `(samples,)`.
+        evaluator: What they were measured on.
+
+    Returns:
+        The 95 % interval of first minus second.
+    """
+    samples = evaluator.samples("report")
+    dense = evaluator.score(evaluator.truth.schedules[DENSE_ROW], "report", range(len(samples)))
+    found = difference(
+        scores,
+        other_scores,
+        dense,
+        [sample.task for sample in samples],
+        images=[sample.image for sample in samples],
+    )
+    return tuple(found.interval)
 
 
 def share_needed(curve: Curve, wanted: float, cost: int) -> float | None:
@@ -156,7 +225,7 @@ def mean_curve(cells: Sequence[Cell], place: int, cost: int) -> Curve:
     """
     found = [FIRST_CHECKPOINT]
     while found[-1] < cost:
-        found.append(min(cost, next_checkpoint(found[-1])))
+        found.append(min(cost, next_checkpoint(found[-1], cost)))
     checkpoints = np.array(found)
     values = np.stack([_at(cell.budgets[place].curve, checkpoints) for cell in cells], axis=1)
     known = ~np.isnan(values).any(axis=1)
@@ -169,14 +238,23 @@ def mean_curve(cells: Sequence[Cell], place: int, cost: int) -> Curve:
     )
 
 
-def next_checkpoint(samples: int) -> int:
-    """Return how many samples the first checkpoint after some stands for."""
+def next_checkpoint(samples: int, cost: int) -> int:
+    """Find when to look at the incumbent next.
+
+    Args:
+        samples: Samples scored.
+        cost: Samples that may be scored.
+
+    Returns:
+        How many samples the first checkpoint after these stands for; a quarter of the cost is one,
+        as the goal is stated for it.
+    """
     step = max(
         0, math.floor(CHECKPOINTS_PER_DOUBLING * math.log2(max(samples, 1) / FIRST_CHECKPOINT))
     )
     while (found := _checkpoint(step)) <= samples:
         step += 1
-    return found
+    return cost // GOAL_SHARE if samples < cost // GOAL_SHARE < found else found
 
 
 def _checkpoint(step: int) -> int:
@@ -188,6 +266,8 @@ def _result(
 ) -> Result:
     first = cells[0]
     values = _finals(cells, place)
+    quarter = np.array([first.cost // GOAL_SHARE])
+    early = np.concatenate([_at(cell.budgets[place].curve, quarter) for cell in cells])
     return Result(
         strategy=first.strategy,
         mean_tokens=best.mean_tokens,
@@ -196,6 +276,7 @@ def _result(
         samples_per_trial=first.samples_per_trial,
         relative_accuracy=estimate(values),
         per_seed=tuple(values.tolist()),
+        per_seed_at_a_quarter=None if np.isnan(early).any() else tuple(early.tolist()),
         regret_to_report_best=estimate(best.report_best - values),
         regret_to_search_best=estimate(best.search_best - values),
         ours_minus_this=None

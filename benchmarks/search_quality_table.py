@@ -19,8 +19,24 @@ def percent(estimate: Estimate) -> str:
 
 def points(estimate: Estimate) -> str:
     """Spell a difference in points, such as ``+1.2 [+0.4, +2.0]``."""
-    low, high = estimate.interval_95
-    return f"{100 * estimate.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{100 * estimate.mean:+.1f} {span(estimate.interval_95)}"
+
+
+def span(interval: tuple[float, float]) -> str:
+    """Spell an interval in points, such as ``[+0.4, +2.0]``."""
+    return "[" + ", ".join(f"{100 * end:+.1f}" for end in interval) + "]"
+
+
+def standing(first_or_tied: bool) -> str:
+    """Spell whether ours is first or tied."""
+    return "first or tied" if first_or_tied else "behind"
+
+
+def quarter(verdict: Verdict) -> str:
+    """Spell how ours compares with a quarter of the samples."""
+    if verdict.quarter_minus_best is None:
+        return "no schedule yet"
+    return points(verdict.quarter_minus_best)
 
 
 def share(value: float | None) -> str:
@@ -37,14 +53,16 @@ def print_summary(summary: Summary, console: Console) -> None:
         return
     console.print(_verdict_table(summary.verdicts))
     first = sum(verdict.first_or_tied for verdict in summary.verdicts)
-    quarter = sum(
+    reached = sum(
         verdict.share_of_samples is not None and verdict.share_of_samples <= 1 / 4
         for verdict in summary.verdicts
     )
+    early = sum(verdict.tied_at_a_quarter for verdict in summary.verdicts)
     console.print(
         Text(
             f"{summary.ours} is first or tied in {first} of {len(summary.verdicts)} cases, and "
-            f"needs at most a quarter of the best peer's samples in {quarter}."
+            f"needs at most a quarter of the best peer's samples in {reached}. With that quarter "
+            f"it is first or tied in {early}."
         )
     )
 
@@ -85,16 +103,27 @@ def _cost_table(summary: Summary, cost: int) -> Table:
 
 def _verdict_table(verdicts: Sequence[Verdict]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", title="Ours against the best peer")
-    for header in ("Tokens", "Samples", "Best peer", "ours minus it", "", "share of samples"):
-        table.add_column(header, justify="left" if header in ("Best peer", "") else "right")
+    for header, justify in (
+        ("Tokens", "right"),
+        ("Samples", "right"),
+        ("Best peer", "left"),
+        ("ours minus it", "right"),
+        ("over images", "right"),
+        ("", "left"),
+        ("share of samples", "right"),
+        ("quarter", "right"),
+    ):
+        table.add_column(header, justify=justify)
     for verdict in verdicts:
         table.add_row(
             str(verdict.mean_tokens),
             f"{verdict.cost:,}",
             verdict.best_peer,
             points(verdict.ours_minus_best),
-            "first or tied" if verdict.first_or_tied else "behind",
+            span(verdict.interval_over_images),
+            standing(verdict.first_or_tied),
             share(verdict.share_of_samples),
+            quarter(verdict),
         )
     return table
 

@@ -34,14 +34,15 @@ from tabular_data import About, GroundTruth, SplitSamples, read_ground_truth
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TOKENS = 8
+SHAPE = EmbeddedEvaluator().shape
+DENSE = LatticePoint((SHAPE.visual_tokens,) * SHAPE.decoder_layers, 0.0, 0.0)
+DENSE_HASH = DENSE.schedule(SHAPE).content_hash
 
 
 @pytest.fixture(scope="module")
 def truth():
     """Imagined results on the embedded model's shape: more tokens at the end are better."""
-    shape = EmbeddedEvaluator().shape
-    dense = LatticePoint((shape.visual_tokens,) * shape.decoder_layers, 0.0, 0.0)
-    points = [dense, *list(lattice(shape, TOKENS))[::3]]
+    points = [DENSE, *list(lattice(SHAPE, TOKENS))[::3]]
     generator = np.random.default_rng(0)
     chances = np.array([point.tokens[-1] for point in points]) / (2 * TOKENS) + 0.3
 
@@ -62,28 +63,36 @@ def truth():
             model="imagined",
             measured_on="imagined results",
             fingerprint="0" * 64,
-            shape=shape,
+            shape=SHAPE,
             split_fingerprints={},
             splits={name: split(name, 200) for name in right},
             versions={},
         ),
         points=tuple(points),
         budgets=np.array([0, *[TOKENS] * (len(points) - 1)]),
-        hashes=tuple(point.schedule(shape).content_hash for point in points),
+        hashes=tuple(point.schedule(SHAPE).content_hash for point in points),
         right=right,
         answer_probabilities=np.minimum(probabilities, 1),
         hidden_agreements=np.minimum(probabilities, 1),
     )
 
 
-def _cell(strategy, seed, value, cost=100, curve=None, samples_per_trial=None):
+def _cell(
+    strategy,
+    seed,
+    value,
+    cost=100,
+    curve=None,
+    samples_per_trial=None,
+    content_hash=DENSE_HASH,
+):
     run = BudgetRun(
         mean_tokens=TOKENS,
         trials=4,
         samples=cost,
         search_accuracy=value,
         report_accuracy=value,
-        content_hash="0",
+        content_hash=content_hash,
         curve=curve or ((25, value / 2), (50, value)),
     )
     return Cell(
@@ -108,12 +117,14 @@ def test_intervals_are_those_of_the_t_test():
 def test_checkpoints_rise_four_to_a_doubling():
     found = [FIRST_CHECKPOINT]
     while found[-1] < 16_000:
-        found.append(next_checkpoint(found[-1]))
+        found.append(next_checkpoint(found[-1], 100))
     assert found[:5] == [25, 30, 36, 43, 50]
     assert all(later > earlier for earlier, later in pairwise(found))
     assert {25 * 2**power for power in range(9)} <= set(found)
-    assert next_checkpoint(0) == FIRST_CHECKPOINT
-    assert next_checkpoint(49) == 50
+    assert next_checkpoint(0, 100) == FIRST_CHECKPOINT
+    assert next_checkpoint(49, 100) == 50
+    # A quarter of the cost is one more.
+    assert [next_checkpoint(samples, 250) for samples in (60, 61, 62)] == [62, 62, 71]
 
 
 def test_curves_are_means_of_what_seeds_hold_at_each_checkpoint():
@@ -154,6 +165,9 @@ def test_results_are_compared_pair_by_pair(truth):
     assert np.allclose(verdict.ours_minus_best.interval_95, interval)
     assert verdict.first_or_tied
     assert verdict.share_of_samples == 0.5
+    early = stats.ttest_rel(np.divide(ours, 2), peer).confidence_interval(0.95)
+    assert np.allclose(verdict.quarter_minus_best.interval_95, early)
+    assert not verdict.tied_at_a_quarter
     best = evaluator.relative_accuracies("report")[1:].max()
     results = {result.strategy: result for result in summary.results}
     assert np.isclose(results["ours"].regret_to_report_best.mean, best - np.mean(ours))
@@ -166,6 +180,41 @@ def test_results_are_compared_pair_by_pair(truth):
     (behind,) = summarise([*cells, *clear], evaluator, "clear").verdicts
     assert not behind.first_or_tied
     assert behind.share_of_samples is None
+
+    late = [_cell("late", seed, 0.9, curve=((26, 0.9),)) for seed in range(3)]
+    (without,) = summarise([*cells, *late], evaluator, "late").verdicts
+    assert without.first_or_tied
+    assert without.quarter_minus_best is None
+    assert not without.tied_at_a_quarter
+    quick = [_cell("quick", seed, 0.9, curve=((25, 0.9),)) for seed in range(3)]
+    (soon,) = summarise([*cells, *quick], evaluator, "quick").verdicts
+    assert soon.tied_at_a_quarter
+    assert soon.share_of_samples == 0.25
+
+
+def test_the_interval_over_images_is_that_of_simulated_splits(truth):
+    """Two strategies with fixed incumbents, and new images many times over."""
+    hashes = {"ours": truth.hashes[1], "peer": truth.hashes[-1]}
+    cells = [
+        _cell(name, seed, 0.5, content_hash=content_hash)
+        for name, content_hash in hashes.items()
+        for seed in range(2)
+    ]
+    (verdict,) = summarise(cells, TabularEvaluator(truth), "ours").verdicts
+    right, split = truth.right["report"], truth.about.splits["report"]
+    tasks, images = np.array(split.tasks), np.array(split.images)
+    names = np.unique(images)
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(1000):
+        drawn = generator.choice(names, len(names))
+        places = np.concatenate([np.flatnonzero(images == name) for name in drawn])
+        means = np.stack([right[:, places[tasks[places] == task]].mean(axis=1) for task in "ab"])
+        relative = (means / means[:, [0]]).mean(axis=0)
+        found.append(relative[1] - relative[-1])
+    # Percentiles of 1,000 resamples, and the product's intervals for few images are a bit wider.
+    expected = np.percentile(found, [2.5, 97.5])
+    assert np.allclose(verdict.interval_over_images, expected, atol=0.15 * np.ptp(expected))
 
 
 def test_settings_keep_what_was_best_and_what_was_not_tried_again(tmp_path):
