@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pruners.errors import StudyError
 from studies.storage import LOCK_FILE
+from studies.storage_lock import lock_files
 
 
 def is_running(folder: Path) -> bool:
@@ -23,10 +24,26 @@ def is_running(folder: Path) -> bool:
     Returns:
         Whether its lock is held.
     """
+    return _is_held(folder / LOCK_FILE)
+
+
+def is_shared_by_runs(database: Path) -> bool:
+    """Whether a process of this machine runs a study whose trials are in a shared SQLite file.
+
+    Args:
+        database: The file. The study's folder may be anywhere.
+
+    Returns:
+        Whether one of its studies' locks is held.
+    """
+    return any(map(_is_held, lock_files(database)))
+
+
+def _is_held(lock: Path) -> bool:
     try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+        descriptor = os.open(lock, os.O_RDONLY)
     except OSError:
-        return False  # no run has begun, or the folder is not ours to read
+        return False  # no run has begun, or it is not ours to read
     try:
         # A shared lock, given back at once: `filelock` would create the file or change its time.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

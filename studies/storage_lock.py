@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from glob import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock, Timeout
@@ -52,8 +55,9 @@ class SqliteLock:
     def __init__(self, address: StorageAddress, study: str) -> None:
         file = address.file
         digest = hashlib.sha256(study.encode()).hexdigest()[:12]
+        lock = file.with_name(f"{file.name}.{digest}.lock")
         try:
-            self._lock = FileLock(file.with_name(f"{file.name}.{digest}.lock"), timeout=0)
+            self._lock = FileLock(lock, timeout=0.2)  # who looks at it holds it for an instant
             self._lock.acquire()
         except Timeout as error:
             raise _driven(study, address) from error
@@ -69,6 +73,18 @@ class SqliteLock:
     def release(self) -> None:
         """Let others drive the study."""
         self._lock.release()
+
+
+def lock_files(database: Path) -> Iterator[Path]:
+    """List the files that `SqliteLock` has locked beside a SQLite file, by now or earlier.
+
+    Args:
+        database: The SQLite file.
+
+    Returns:
+        A file per study.
+    """
+    return database.parent.glob(f"{escape(database.name)}.*.lock")
 
 
 class PostgresqlLock:

@@ -18,7 +18,7 @@ from studies.optuna_storage import (
     shared_study_name,
     sqlite_url,
 )
-from studies.snapshots import is_running, read_only
+from studies.snapshots import is_running, is_shared_by_runs, read_only
 from studies.storage import DATABASE_FILE, STORAGE_FILE
 from studies.storage_address import VARIABLE, StorageAddress, parse_storage
 from studies.trial_storage import storage_errors
@@ -128,7 +128,7 @@ def trials_without_folder(storage: str, kept: Sequence[Path]) -> dict[str, int]:
     address = parse_storage(storage, from_environment=True)
     if not address.is_there:
         return {}
-    with _opened_shared(address, in_use=any(map(is_running, kept))) as opened:
+    with _opened_shared(address) as opened:
         found = optuna.get_all_study_summaries(opened, include_best_trial=False)
     known = {folder.resolve().name for folder in kept}
     return {
@@ -164,7 +164,7 @@ def open_trials(
             raise StudyError(
                 f"{folder} keeps its trials in {address}, which is gone; bring the file back"
             )
-        with _opened_shared(address, in_use=is_running(folder)) as opened:
+        with _opened_shared(address) as opened:
             yield opened
         return
     database = folder / DATABASE_FILE
@@ -206,16 +206,14 @@ def open_for_changes(folder: Path, storage: str | None) -> Iterator[optuna.stora
 
 
 @contextmanager
-def _opened_shared(
-    address: StorageAddress, *, in_use: bool
-) -> Iterator[optuna.storages.RDBStorage]:
+def _opened_shared(address: StorageAddress) -> Iterator[optuna.storages.RDBStorage]:
     """Open a shared storage for reading."""
     if address.is_postgresql:
         with _opened(address.url, f"the storage {address}", address) as opened:
             yield opened
     else:
         with (
-            read_only(address.file, in_use=in_use) as uri,
+            read_only(address.file, in_use=is_shared_by_runs(address.file)) as uri,
             _opened(_sqlite_url(uri), str(address.file), address) as opened,
         ):
             yield opened

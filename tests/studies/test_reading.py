@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -13,9 +16,10 @@ from running_study import contents, kill_study, start_study
 from pruners import load_schedule, published, save_schedule
 from pruners.errors import PrunetuneError, StudyError
 from studies.reading import find_studies, read_study
-from studies.snapshots import is_running
+from studies.snapshots import is_running, is_shared_by_runs
 from studies.storage import StudyFolder
 from studies.storage_address import parse_storage
+from studies.trial_access import trials_without_folder
 
 REPOSITORY = Path(__file__).parents[2]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -111,6 +115,36 @@ def test_a_shared_storage_that_is_gone_is_said(tmp_path, identity):
         read_study(folder)
     file.write_bytes(content)
     assert read_study(folder).budgets[0].trials == ()
+
+
+def test_a_shared_storage_is_read_along_with_a_run_whose_folder_is_elsewhere(
+    tmp_path, identity, monkeypatch
+):
+    url, file = f"sqlite:///{tmp_path / 'shared.db'}", tmp_path / "shared.db"
+    with StudyFolder.open(tmp_path / "runs" / "mine", identity, parse_storage(url)) as folder:
+        folder.study("2 TFLOPs").optimize(_objective, n_trials=1)
+    assert not is_shared_by_runs(file)
+    with StudyFolder.open(tmp_path / "others" / "theirs", identity, parse_storage(url)) as folder:
+        study = folder.study("2 TFLOPs")
+        study.optimize(_objective, n_trials=2)
+        assert is_shared_by_runs(file)
+
+        def copied_as_the_run_writes(source, target):
+            found = copy(source, target)
+            with closing(sqlite3.connect(file)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(RESTART)")
+            study.optimize(_objective, n_trials=1)
+            return found
+
+        copy = shutil.copyfile
+        monkeypatch.setattr("shutil.copyfile", copied_as_the_run_writes)
+        assert trials_without_folder(url, [tmp_path / "runs" / "mine"]) == {"theirs: 2 TFLOPs": 2}
+        assert len(read_study(tmp_path / "runs" / "mine").budgets[0].trials) == 1
+    assert not is_shared_by_runs(file)
+
+
+def _objective(trial):
+    return trial.suggest_float("x", 0, 1)
 
 
 def test_trials_in_a_storage_that_studies_share_are_found_by_name_and_identity(tmp_path, identity):
