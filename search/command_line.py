@@ -21,6 +21,7 @@ from search.worker_options import (
     WorkersOption,
     WorkerTimeoutOption,
 )
+from space.shapes import PRESETS
 from studies.commands.entry import COMMANDS, exit_status, run_command
 from studies.storage_address import given_storage
 
@@ -57,15 +58,16 @@ def search(
         str | None,
         typer.Option(
             help="Model whose accuracy is measured: 'embedded' (ships with this program), a hub "
-            "name or a folder. 'analytic' is a synthetic problem, to try things out.",
+            "name or a folder, these with --tasks. 'analytic' is a synthetic problem, to try "
+            "things out.",
         ),
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
-            help="What schedules are written and priced for: llava-1.5-7b (the default of the "
-            "embedded model), qwen2.5-vl-7b and others of docs/models.md, embedded, or a folder. "
-            "With --tasks, by default the measured model.",
+            help="What schedules are written and priced for: "
+            f"{', '.join(PRESETS)}, 'embedded', a hub name or a folder. By default the measured "
+            "model; the first of these where that one ships with this program.",
         ),
     ] = None,
     stages: Annotated[int, typer.Option(help="Most decoder stages of a schedule, 0 to 4.")] = 3,
@@ -106,7 +108,7 @@ def search(
     worker_gpus: WorkerGpusOption = None,
     storage: StorageOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Explain the run and its time; write nothing.")
+        bool, typer.Option("--dry-run", help="Explain the run and its time; write no study.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
     tasks: Annotated[

@@ -95,7 +95,8 @@ class Conductor:
                 elif self._in_flight:
                     self._silent.add(search)
                 else:
-                    search.stopped = "converged"
+                    # A strategy may have spent the last trials on schedules above the budget.
+                    search.stopped = self._limit_reached(running) or "converged"
             elif self._in_flight:
                 return
             else:

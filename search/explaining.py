@@ -111,7 +111,7 @@ def explain(plan: Plan, settings: SearchSettings, display: Display, *, continued
         f"{_minutes(expected.total)} in all"
     )
     verb = "continue" if continued else "create"
-    display.show(f"Dry run: nothing was written; the run would {verb} {plan.folder}")
+    display.show(f"Dry run: no study was written; the run would {verb} {plan.folder}")
 
 
 def expected_time(plan: Plan, settings: SearchSettings) -> ExpectedTime:

@@ -263,11 +263,11 @@ def test_a_damaged_database_is_refused(content: bytes, capsys: pytest.CaptureFix
     assert Path("runs/mine/study.db").read_bytes() == content
 
 
-def test_a_dry_run_explains_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_explains_and_writes_no_study(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*ANALYTIC, "--budget-tflops", "2", "--dry-run"]) == 0
     assert list(Path().iterdir()) == []
     shown = capsys.readouterr().out
-    for said in ("9.06", "2 TFLOPs", "similarity_weight", "minutes", "runs/llava-1.5-7b"):
+    for said in ("9.06", "similarity_weight", "minutes", "no study was written", "runs/llava-1.5"):
         assert said in shown
     assert "encoder_scorer" not in shown
     assert run([*ANALYTIC, "--budget-tflops", "2", "--space", "full", "--dry-run"]) == 0
@@ -429,10 +429,11 @@ def test_a_run_that_is_interrupted_keeps_what_is_known_of_budgets_it_has_not_got
     assert rows.count("4 TFLOPs") == 2
 
 
+@pytest.mark.parametrize("strategy", ["g-search", "tpe-penalty"])
 def test_a_strategy_that_needs_more_trials_for_a_schedule_within_the_budget_says_so(
-    capsys: pytest.CaptureFixture[str],
+    strategy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*ANALYTIC, "--budget-tflops", "2", "--study", "few", "--strategy", "g-search"]
+    command = [*ANALYTIC, "--budget-tflops", "2", "--study", "few", "--strategy", strategy]
     assert run([*command, "--trials", "2"]) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "(all trials are done); give it more of them with --trials" in message
