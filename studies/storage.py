@@ -270,7 +270,7 @@ def _check_content(path: Path, identity: StudyIdentity, address: StorageAddress 
     if differing:
         raise StudyError(
             f"{path} holds another study, which cannot be continued: {in_few_words(differing)}. "
-            "Choose another study, or give the stored values"
+            "Name another study with --study, or give the stored values"
         )
     _check_storage(path, address)
     if DATABASE_FILE in present:

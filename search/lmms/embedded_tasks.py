@@ -15,6 +15,7 @@ from pruners.atomic import atomic_path
 from pruners.errors import DataError, PrunetuneError
 from search.embedded.benchmark import SPLITS, TASKS, Sample, load_split
 from search.embedded.scoring import ANSWER_TOKENS, score
+from search.tasks.extra import HOW_TO_INSTALL
 
 METRIC = "accuracy"
 """Name of the tasks' one metric: the mean of the samples' scores."""
@@ -197,7 +198,9 @@ def main() -> None:
         sys.exit("usage: python -m search.lmms.embedded_tasks FOLDER")
     try:
         written = write_tasks(Path(sys.argv[1]))
-    except (PrunetuneError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error}; run {HOW_TO_INSTALL}")
+    except PrunetuneError as error:
         sys.exit(f"error: {error}")
     print(
         f"{len(written)} files; python -m lmms_eval --include_path {sys.argv[1]} "

@@ -66,6 +66,16 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         main()
 
 
+def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setattr("sys.argv", ["embedded_tasks", str(tmp_path / "tasks")])
+    expected = r"error: .*datasets.*; run pip install 'prunetune\[lmms-eval\]'"
+    with pytest.raises(SystemExit, match=expected):
+        main()
+
+
 def run_lmms_eval(folder: Path, *start: str) -> dict[str, float]:
     """Accuracy of each task that lmms-eval's command line prints, under a schedule."""
     schedule = folder / "schedule.json"
