@@ -14,6 +14,7 @@ from pruners.attention_rows import LayerAttention
 from pruners.batch import Batch
 from pruners.cache import CachedStage, PrunedCache, positions_ahead
 from pruners.decoder_stage import DecoderReads, find_raters, run_decoder_stage
+from pruners.dense_batch import dense_batch
 from pruners.devices import device_of
 from pruners.encoded_media import EncodedMedia
 from pruners.encoder_stage import run_encoder_stage, sample_patch_scores
@@ -103,7 +104,9 @@ class Prefill:
         samples = samples_of(self.prompt, self.encoded)
         groups = groups_of(samples, self._plan, embeds.device)
         self._readers = tuple(GroupReader(group, self.encoded, self.questions) for group in groups)
-        self.batch = self._dense = self._dense_batch(groups, kwargs)
+        self.batch = self._dense = dense_batch(
+            groups, self.prompt, kwargs, self._adapter.position_axes
+        )
         self._added = AddedFeatures(added, self._dense)
         later = projects_later(self._plan, self._adapter)
         if any(0 in group.counts or (later and group.classes) for group in groups):
@@ -183,28 +186,6 @@ class Prefill:
             layout = batch.layouts[number]
             records.append(StageRecord(layer, layout.origin, layout.contextual, layout.source))
         return GroupRecord(group.rows, group.visual, tuple(records))
-
-    def _dense_batch(self, groups: tuple[Group, ...], kwargs: dict[str, Any]) -> Batch:
-        mask = kwargs.get("attention_mask") if self.prompt.real is not None else None
-        position_ids = kwargs.get("position_ids")
-        if position_ids is not None:
-            # Qwen's models put the text's positions before those of the axes.
-            axes = self._adapter.position_axes
-            position_ids = position_ids[-axes:] if position_ids.ndim == 3 else position_ids
-            rows = len(self.prompt)
-            position_ids = position_ids.expand(*position_ids.shape[:-2], rows, -1)
-        layouts = tuple(
-            Layout.dense(
-                group.visual,
-                self.prompt.length,
-                None if position_ids is None else group.of(position_ids, dim=-2),
-                None if mask is None else group.of(mask),
-                in_one_piece=group.in_one_piece,
-            )
-            for group in groups
-        )
-        padding = tuple(min(map(self.prompt.padding, group.rows)) for group in groups)
-        return Batch(groups, layouts, padding, self.prompt.padding_side)
 
     def _run_encoder_stage(self, number: int, hidden: Tensor) -> tuple[Tensor, Layout]:
         assert self._dense is not None
