@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
@@ -98,7 +99,7 @@ class TextTower:
         try:
             clip = CLIPModel.from_pretrained(name)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
+        except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
             raise ModelError(
                 f"the text tower {name!r} cannot be loaded ({shortened(error)}); pass text_tower= "
                 "the folder or hub name of the CLIP checkpoint paired with the vision tower"

@@ -7,6 +7,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -140,7 +141,7 @@ def _from_pretrained(loader: Any, settings: ModelSettings, what: str, **options:
             f"the {what} of pretrained={settings.pretrained} needs a library that is not "
             f"installed; install it in the build for your torch: {' '.join(str(error).split())}"
         ) from error
-    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ModelError(
             f"the {what} of pretrained={settings.pretrained} cannot be loaded ({error}); pass the "
             "hub name or the folder of a vision-language model"

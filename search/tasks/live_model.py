@@ -9,6 +9,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from pruners.errors import ModelError
 from search.tasks.hub import check_access
 from search.tasks.settings import DType
@@ -59,7 +61,10 @@ class LiveModel:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-_UNLOADABLE = (OSError, ValueError, RuntimeError, ImportError, AssertionError, UnpicklingError)
+_UNLOADABLE = (
+    *(OSError, ValueError, RuntimeError, ImportError),
+    *(AssertionError, UnpicklingError, SafetensorError),
+)
 """What transformers and torch raise over files that they cannot read, or a device they lack."""
 
 
@@ -93,22 +98,26 @@ def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel
     else:
         wanted = getattr(torch, dtype)
     try:
+        processor = load_processor(name)  # first, as its files are small
+        _check_chat_template(name, processor)
         loaded = AutoModelForImageTextToText.from_pretrained(
             name, dtype=wanted, trust_remote_code=False
         )
         model = loaded.to(place).eval()
-        processor = load_processor(name)
     except _UNLOADABLE as error:
         raise ModelError(
             f"--model {name} cannot be loaded on {place} ({error}); pass a folder or hub name of a "
             "vision-language model with its processor"
         ) from error
+    return LiveModel(model, processor)
+
+
+def _check_chat_template(name: str, processor: Any) -> None:
     if not getattr(processor, "chat_template", None):
         raise ModelError(
             f"the processor of {name} has no chat template, so that prompts would be guessed; save "
             "one beside it as chat_template.jinja"
         )
-    return LiveModel(model, processor)
 
 
 def load_processor(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,13 @@ def test_the_tower_is_frozen(tiny: Any) -> None:
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"text tower '.*nowhere' cannot be loaded.*text_tower="):
         TextTower.load(tmp_path / "nowhere")
+
+
+def test_a_damaged_checkpoint_is_named(tiny: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny.clip_folder, tmp_path / "clip")
+    (tmp_path / "clip" / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ModelError, match=r"text tower '.*clip' cannot be loaded"):
+        TextTower.load(tmp_path / "clip")
 
 
 def test_no_question_is_refused(tiny: Any) -> None:

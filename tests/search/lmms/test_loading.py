@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,6 +120,11 @@ def test_what_cannot_be_loaded_is_named(tiny: TinyModel, tmp_path: Path) -> None
         load(ModelSettings(pretrained=str(tmp_path / "none")))
     with pytest.raises(SettingsError, match="dtype=int8: expected one of auto, float32"):
         load(settings(tiny, dtype="int8"))
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny.folder, damaged)
+    (damaged / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ModelError, match=r"the model of pretrained=\S+damaged cannot be loaded"):
+        load(ModelSettings(pretrained=str(damaged)))
 
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
