@@ -49,6 +49,7 @@ class KnownTask:
         answer_column: Column of the right answer, without which lmms-eval scores some tasks 0.
         image_column: Column that names a row's image, or holds it; samples of the same image never
             stand in different subsets.
+        images_optional: Whether lmms-eval also asks rows that have no image.
         balanced: Whether subsets hold as many samples of each stratum as of any other.
         only: A column and the value of the rows that are used; None for all rows.
         images: Where images are if not in the rows.
@@ -63,6 +64,7 @@ class KnownTask:
     strata: tuple[str, ...] = ()
     answer_column: str = "answer"
     image_column: str = "image"
+    images_optional: bool = False
     balanced: bool = False
     only: tuple[str, str] | None = None
     images: ImageTable | None = None
@@ -118,7 +120,13 @@ _TASKS = (
     ),
     KnownTask(name="mmbench_en_dev_static", **_MMBENCH),  # type: ignore[arg-type]
     KnownTask(name="mmbench_cn_dev", **_MMBENCH),  # type: ignore[arg-type]
-    KnownTask("scienceqa_img", "scienceqa", "accuracy in %", strata=("subject",)),
+    KnownTask(
+        "scienceqa_img",
+        "scienceqa",
+        "accuracy in %",
+        strata=("subject",),
+        images_optional=True,
+    ),
     KnownTask(
         "vqav2_val",
         "vqav2",
@@ -208,7 +216,7 @@ def known_tasks(names: Sequence[str]) -> tuple[KnownTask, ...]:
             reason, instead = REFUSED[name]
             raise SettingsError(f"--tasks {name}: {reason}, so no search can use it; {instead}")
         if name not in TASKS:
-            near = get_close_matches(name, TASKS, n=3, cutoff=0.5)
+            near = get_close_matches(name.lower(), TASKS, n=3, cutoff=0.5)
             hint = f"; did you mean {' or '.join(near)}?" if near else "."
             raise SettingsError(
                 f"--tasks {name}: there is no such task here{hint} The tasks are {', '.join(TASKS)}"

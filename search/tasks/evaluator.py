@@ -20,7 +20,8 @@ from search.tasks.catalogue import known_tasks
 from search.tasks.disk_cache import DiskCache, cache_key, default_folder
 from search.tasks.extra import require_extra
 from search.tasks.live_model import load_live_model, model_fingerprint
-from search.tasks.loading import LoadedTask, load_task, parquet_files
+from search.tasks.loading import LoadedTask, load_task
+from search.tasks.local_rows import parquet_files
 from search.tasks.rows import BenchmarkSample
 from search.tasks.scoring import Results, paper_metric, sample_score
 from search.tasks.settings import TaskSettings
@@ -84,6 +85,11 @@ class TaskEvaluator:
         """The model and benchmarks, in words."""
         bias = f" ({BIAS})" if self._settings.sharp else ""
         return f"{self.name} on {', '.join(self._settings.names)} as lmms-eval defines them{bias}"
+
+    @property
+    def text_tower(self) -> str | None:
+        """The CLIP checkpoint that compares images with questions; None for the schedules' own."""
+        return self._settings.text_tower
 
     @cached_property
     def shape(self) -> Shape:
@@ -231,14 +237,17 @@ class TaskEvaluator:
             sizes = self._settings.sizes
             if self._settings.sharp:
                 sizes["search"] *= POOL
-            subsets = disjoint_subsets(
-                [sample.identifier for sample in samples],
-                [sample.stratum for sample in samples],
-                sizes,
-                self._seed,
-                balanced=task.known.balanced,
-                images=[sample.image for sample in samples],
-            )
+            try:
+                subsets = disjoint_subsets(
+                    [sample.identifier for sample in samples],
+                    [sample.stratum for sample in samples],
+                    sizes,
+                    self._seed,
+                    balanced=task.known.balanced,
+                    images=[sample.image for sample in samples],
+                )
+            except DataError as error:
+                raise DataError(f"task {task.known.name}: {error}") from error
             for split, indices in subsets.items():
                 drawn = [_Chosen(task, samples[index]) for index in indices]
                 if self._settings.sharp and split == "search":

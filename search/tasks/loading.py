@@ -14,6 +14,7 @@ from pruners.errors import DataError
 from search.tasks.catalogue import KnownTask
 from search.tasks.extra import extra_versions, require_extra
 from search.tasks.hub import check_access
+from search.tasks.local_rows import parquet_files
 from search.tasks.requests import Request
 from search.tasks.rows import BenchmarkSample, benchmark_samples, content_hash
 from search.tasks.sharpening import shrunk_images
@@ -49,7 +50,9 @@ class LoadedTask:
     @cached_property
     def samples(self) -> list[BenchmarkSample]:
         """All samples of the benchmark."""
-        return benchmark_samples(self.known, self.task.eval_docs)
+        return benchmark_samples(
+            self.known, self.task.eval_docs, images_apart=self._images is not None
+        )
 
     @cached_property
     def decoding(self) -> Decoding:
@@ -223,38 +226,6 @@ def _changes(known: KnownTask, manager: Any, folder: Path | None) -> dict[str, A
         "dataset_kwargs": {"data_files": {split: [str(file.resolve()) for file in files]}},
         "process_docs": None,
     }
-
-
-def parquet_files(task: str, folder: Path) -> list[Path]:
-    """List a folder's parquet files, in milliseconds.
-
-    Args:
-        task: Name of the task whose rows they hold, for messages.
-        folder: The folder.
-
-    Returns:
-        The files, by name.
-
-    Raises:
-        DataError: There is none, or one is damaged.
-    """
-    import pyarrow
-    from pyarrow import parquet
-
-    files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
-    if not files:
-        raise DataError(
-            f"--task-data {task}={folder}: there is no parquet file; pass a folder with rows in "
-            "parquet files"
-        )
-    for file in files:
-        try:
-            parquet.read_schema(file)
-        except (OSError, pyarrow.ArrowInvalid) as error:
-            raise DataError(
-                f"--task-data {task}: {file} is no parquet file ({error}); write it again"
-            ) from error
-    return files
 
 
 def _check_downloaded(known: KnownTask, definition: Mapping[str, Any]) -> None:

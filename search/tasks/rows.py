@@ -15,6 +15,10 @@ from search.tasks.catalogue import KnownTask
 _ROTATIONS = 1_000_000
 """MMBench numbers the rotations of a question's choices in the millions of its index."""
 
+_QUESTION = "question"
+_IMAGE = "image"
+"""Columns that every task reads, by lmms-eval's definitions."""
+
 _BATCH = 64
 """Rows whose images are in memory at once while they are hashed."""
 
@@ -36,22 +40,27 @@ class BenchmarkSample:
     image: str
 
 
-def benchmark_samples(task: KnownTask, rows: Any) -> list[BenchmarkSample]:
+def benchmark_samples(
+    task: KnownTask, rows: Any, *, images_apart: bool = False
+) -> list[BenchmarkSample]:
     """Find the samples of a data set without decoding images.
 
     Args:
         task: The benchmark.
         rows: The rows, a `datasets.Dataset`.
+        images_apart: Whether the data set keeps images in a table of their own.
 
     Returns:
         The samples, in the order of their first row.
 
     Raises:
-        DataError: A column is missing, or no row is left.
+        DataError: A column is missing, a row lacks its answer, question or image, or no row is
+            left.
     """
     names = set(rows.column_names)
     needed = [*task.id_columns, *([task.only[0]] if task.only else [])]
-    missing = [name for name in (*needed, task.answer_column) if name not in names]
+    read = [_QUESTION, *([] if images_apart else [_IMAGE])]
+    missing = [name for name in (*needed, task.answer_column, *read) if name not in names]
     if missing:
         raise DataError(
             f"the rows of {task.name} have no column {', '.join(missing)}; they have "
@@ -66,6 +75,11 @@ def benchmark_samples(task: KnownTask, rows: Any) -> list[BenchmarkSample]:
             f"{unanswered} rows of {task.name} have no {task.answer_column}; use a split with "
             "public answers"
         )
+    for column in read:
+        if column == _IMAGE and task.images_optional:
+            continue
+        if empty := rows.data.column(column).null_count:  # without reading images
+            raise DataError(f"{empty} rows of {task.name} have no {column}; leave them out")
     records = raw.select_columns(sorted(wanted))[:].to_pylist() if wanted else [{}] * len(rows)
     used = [
         number
@@ -89,7 +103,7 @@ def benchmark_samples(task: KnownTask, rows: Any) -> list[BenchmarkSample]:
             identifier,
             "/".join(str(_field(records[numbers[0]], column)) for column in strata),
             tuple(numbers),
-            identifier if images is None else images[numbers[0]],
+            (images[numbers[0]] if images is not None else None) or identifier,
         )
         for identifier, numbers in members.items()
     ]
@@ -117,14 +131,14 @@ def _identifier(task: KnownTask, record: Mapping[str, Any]) -> str:
     return "/".join(str(value) for value in values)
 
 
-def _image_names(task: KnownTask, raw: Any) -> list[str] | None:
-    """Name each row's image, by its bytes where no column does; None where rows have no images."""
-    column = task.image_column if task.image_column in raw.column_names else "image"
+def _image_names(task: KnownTask, raw: Any) -> list[str | None] | None:
+    """Name each row's image, by its bytes where no column does; None where there is none."""
+    column = task.image_column if task.image_column in raw.column_names else _IMAGE
     if column not in raw.column_names:
         return None
     stored = raw.select_columns([column])
     return [
-        content_hash([value])
+        content_hash([value]) if value is not None else None
         for batch in stored.iter(batch_size=_BATCH)
         for value in batch[column].to_pylist()
     ]

@@ -50,7 +50,8 @@ def disjoint_subsets(
         left = _cut_to_smallest(left, strata, seed)
     if len(left) < len(sizes):
         raise DataError(
-            f"{len(left)} samples cannot be divided into {len(sizes)} subsets; give more samples"
+            f"its samples are {len(left)}, which cannot be divided into {len(sizes)} subsets; give "
+            "more of them"
         )
     wanted = _that_fit(sizes, len(left))
     if balanced:
@@ -78,8 +79,8 @@ def _divided_by_image(
         return None
     if len(members) < len(sizes):
         raise DataError(
-            f"samples of {len(members)} images cannot be divided into {len(sizes)} subsets "
-            "without an image in two of them; give samples of more images"
+            f"its samples are of {len(members)} different images, which cannot be divided into "
+            f"{len(sizes)} subsets without one in two of them; give samples of more images"
         )
     names = sorted(members)
     pools: dict[str, list[int]] = {name: [] for name in sizes}

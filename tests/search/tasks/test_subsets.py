@@ -84,7 +84,7 @@ def test_no_image_is_in_two_subsets(
     wanted = dict(zip(NAMES, sizes, strict=True))
     strata = ["a" if number % 3 else "b" for number in range(len(images))]
     if len(set(names)) < 3:
-        with pytest.raises(DataError, match="images cannot be divided"):
+        with pytest.raises(DataError, match="different images, which cannot be divided"):
             disjoint_subsets(identifiers, strata, wanted, seed, images=names)
         return
     subsets = disjoint_subsets(identifiers, strata, wanted, seed, images=names)
@@ -105,5 +105,5 @@ def test_subsets_get_all_they_ask_for_where_images_have_many_samples() -> None:
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(DataError, match="2 samples cannot be divided into 3"):
+    with pytest.raises(DataError, match="are 2, which cannot be divided into 3"):
         disjoint_subsets(["a", "b"], ["", ""], dict.fromkeys(NAMES, 1), seed=0)

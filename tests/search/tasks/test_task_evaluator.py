@@ -449,3 +449,67 @@ def test_rows_without_answers_are_refused_where_lmms_eval_scores_0(
         evaluator._settings.data[name] = tmp_path
         with pytest.raises(DataError, match="8 rows .* no answers" if kept else "column answers"):
             evaluator.samples("search")
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "emptied", "expected"),
+    [
+        ("pope", "image", 4, "4 rows of pope have no image"),
+        ("mme", "question", 4, "4 rows of mme have no question"),
+        ("gqa", "image", 12, "the rows of gqa have no column image"),
+    ],
+)
+def test_rows_without_what_every_task_reads_are_refused_before_any_is_asked(
+    name: str, column: str, emptied: int, expected: str, make: Make, tmp_path: Path
+) -> None:
+    import datasets
+
+    made = [MAKERS[name](number) for number in range(12)]
+    for row in made[1 : 1 + emptied]:  # lmms-eval itself looks at the first
+        row[column] = None
+    features = datasets.Dataset.from_list([MAKERS[name](0)]).features
+    written = datasets.Dataset.from_list(made, features=features)
+    written = written.remove_columns([column] if emptied == len(made) else [])
+    written.to_parquet(tmp_path / "rows.parquet")
+    evaluator = make(name)
+    evaluator._settings.data[name] = tmp_path
+    with pytest.raises(DataError, match=expected):
+        evaluator.samples("search")
+
+
+def test_questions_without_an_image_do_not_count_as_questions_on_one_image(
+    make: Make, tmp_path: Path
+) -> None:
+    import datasets
+
+    from tests.search.tasks.rows import scienceqa
+
+    made = [scienceqa(number) for number in range(60)]
+    for number, row in enumerate(made):
+        row |= {"hint": f"w8 w{number}", **({"image": None} if number % 2 else {})}
+    datasets.Dataset.from_list(made).to_parquet(tmp_path / "rows.parquet")
+    evaluator = make("scienceqa_img")
+    evaluator._settings.data["scienceqa_img"] = tmp_path
+    keys = [key for split in SPLITS for key in evaluator.samples(split)]
+    assert len(keys) == len({key.image for key in keys}) == 44
+    shared = {
+        split: sum(each.sample.rows[0] % 2 for each in evaluator._chosen_in(split))
+        for split in SPLITS
+    }
+    assert all(shared.values())
+    scores = evaluator.score(published("visiondrop", 8, evaluator.shape), "search", range(24))
+    assert set(scores) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("count", "images"), [(2, 2), (12, 1)])
+def test_a_task_with_too_little_for_three_splits_is_named(
+    count: int, images: int, make: Make, tmp_path: Path
+) -> None:
+    import datasets
+
+    made = [{**MAKERS["pope"](row), "image_source": f"i{row % images}"} for row in range(count)]
+    datasets.Dataset.from_list(made).to_parquet(tmp_path / "rows.parquet")
+    evaluator = make("gqa", "pope")
+    evaluator._settings.data["pope"] = tmp_path
+    with pytest.raises(DataError, match=r"task pope: its samples are .*cannot be divided into 3"):
+        evaluator.samples("search")
