@@ -60,15 +60,23 @@ def measurement_note(evaluator: Evaluator, target: Shape) -> str:
         target: What the schedule is priced for.
 
     Returns:
-        One or two sentences, for the schedule's evidence and the terminal.
+        A few sentences, for the schedule's evidence and the terminal.
     """
+    tower = evaluator.text_tower if isinstance(evaluator, TaskEvaluator) else None
+    towers = (
+        f" Questions were compared with images by the text tower {tower}; give it to "
+        "apply_schedule as text_tower."
+        if tower
+        else ""
+    )
     if evaluator.shape == target:
-        return f"Accuracy and cost are those of the same model, {target.name}."
+        return f"Accuracy and cost are those of the same model, {target.name}.{towers}"
     return (
         f"Accuracy was measured on a proxy ({evaluator.measured_on}), on which the schedule's "
         f"layers were scaled from {target.decoder_layers} to {evaluator.shape.decoder_layers}; "
         f"only the cost is that of {target.name}, whose own accuracy was not measured. Schedules "
         "carry over between models only in part (docs/search-quality.md): measure it there."
+        f"{towers}"
     )
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
+from pruners.errors import PrunetuneError
 from search.display import Display
 from search.settings import CommandSettings
 from studies.terminal import console
+
+if TYPE_CHECKING:
+    from search.planning import Plan
+    from studies.storage import StudyFolder
+    from studies.storage_address import StorageAddress
 
 
 def run_settings(settings: CommandSettings, command: str) -> int:
@@ -25,18 +34,18 @@ def run_settings(settings: CommandSettings, command: str) -> int:
     """
     # Imported late, so that --help and wrong values need none of it.
     from search.planning import make_plan
-    from studies.storage import StudyFolder
 
     plan = make_plan(settings)
     display = Display(console(), quiet=settings.quiet)
     if settings.dry_run:
         from search.explaining import explain
+        from studies.storage import StudyFolder
 
         _quieten_libraries()
         continued = StudyFolder.check(plan.folder, plan.identity, settings.storage)
         explain(plan, settings.search, display, continued=continued)
         return 0
-    with StudyFolder.open(plan.folder, plan.identity, settings.storage) as folder:
+    with _opened(plan, settings.storage) as folder:
         from search.interruption import Interruption
         from search.job import Job
         from search.model_choice import make_evaluator
@@ -52,6 +61,29 @@ def run_settings(settings: CommandSettings, command: str) -> int:
         ):
             Job(plan, settings.search, folder, display, interruption, command, pool).run()
         return interruption.exit_status
+
+
+@contextmanager
+def _opened(plan: Plan, storage: StorageAddress | None) -> Iterator[StudyFolder]:
+    """Hold the study's folder; a new study that fails before anything is measured leaves none.
+
+    The command that mends what was wrong, a device, say, may be another study's.
+    """
+    from studies.deleting import delete_study
+    from studies.storage import StudyFolder
+
+    is_worthless = False
+    try:
+        with StudyFolder.open(plan.folder, plan.identity, storage) as folder:
+            try:
+                yield folder
+            except PrunetuneError:
+                is_worthless = not folder.continued and folder.scores.is_empty
+                raise
+    finally:
+        if is_worthless:
+            with suppress(PrunetuneError):  # what is said is why the run failed
+                delete_study(plan.folder, None if storage is None else storage.url)
 
 
 def _quieten_libraries() -> None:

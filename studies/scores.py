@@ -92,6 +92,15 @@ class ScoreCache:
         except DAMAGE as error:
             raise self._unusable(error) from error
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no score is kept."""
+        try:
+            (kept,) = self._connection.execute("SELECT EXISTS (SELECT 1 FROM scores)").fetchone()
+        except DAMAGE as error:
+            raise self._unusable(error) from error
+        return not kept
+
     def get(self, content_hash: str, split: str, samples: Sequence[str]) -> dict[str, float]:
         """Look up scores.
 

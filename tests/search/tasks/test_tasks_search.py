@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -32,6 +33,7 @@ def test_a_search_on_six_benchmarks_gives_a_schedule_with_evidence(
     assert run(command) == 0
     schedule = load_schedule(tmp_path / "study" / "schedule.json")
     assert schedule.evidence is not None
+    assert command[command.index("--text-tower") + 1] in schedule.evidence.note
     report = schedule.evidence.splits["report"]
     assert set(report.tasks) == set(NAMES.split(","))
     figures = json.loads((tmp_path / "study" / "benchmarks.json").read_text())
@@ -49,6 +51,21 @@ def test_a_search_on_six_benchmarks_gives_a_schedule_with_evidence(
     assert "Continuing" in capsys.readouterr().out
     assert run([*command, "--report-samples", "12"]) == 2
     assert "report" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_before_it_measures_leaves_no_study_in_the_way(
+    command: list[str], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint / "model", model)
+    weights = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(weights[:1000])  # as of a download that broke off
+    mine = [str(model) if part == str(checkpoint / "model") else part for part in command]
+    assert run(mine) == 2
+    assert f"--model {model} cannot be loaded" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+    (model / "model.safetensors").write_bytes(weights)
+    assert run(mine) == 0
 
 
 def test_without_the_extra_the_message_has_the_command_that_installs_it(
@@ -87,11 +104,13 @@ def test_a_dry_run_works_on_few_samples_and_keeps_no_study(
     ("arguments", "expected"),
     [
         (["--tasks", "gqb"], "did you mean gqa"),
+        (["--tasks", "GQA"], "did you mean gqa"),
         (["--tasks", "mmbench_en_dev"], "use mmbench_en_dev_static"),
         (["--tasks", "msvd_qa"], "rated by a language model"),
         (["--tasks", "gqa", "--task-data", "gqa"], "gqa=rows/gqa"),
         (["--tasks", "gqa", "--task-data", "pope=rows"], "is not among --tasks"),
         (["--tasks", "gqa", "--task-data", "gqa=missing"], "no parquet file"),
+        (["--tasks", "gqa", "--task-data", f"gqa={__file__}"], "this is a file; pass the folder"),
         (["--tasks", "gqa", "gqa"], "given twice"),
         (["--tasks", ""], "needs benchmarks"),
     ],
