@@ -18,7 +18,7 @@ from studies.identity import StudyIdentity, in_few_words, read_identity
 from studies.records import trial_records
 from studies.scores import ScoreCache
 from studies.storage_address import VARIABLE, StorageAddress
-from studies.storage_lock import PostgresqlLock, SqliteLock, StorageLock
+from studies.storage_lock import StorageLock, check_folder, lock_study
 
 if TYPE_CHECKING:
     import optuna
@@ -91,6 +91,7 @@ class StudyFolder:
                 identity (the message names the fields that differ); or the shared storage cannot be
                 used, or is not the one that the study began with.
         """
+        check_folder(address, path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / LOCK_FILE, timeout=0.2)  # `is_running` holds it for an instant
@@ -108,10 +109,8 @@ class StudyFolder:
         with ExitStack() as opened:
             opened.callback(lock.release)
             continued = _check_content(path, identity, address)
-            storage_lock: StorageLock | None = None
-            if address is not None:
-                kind = PostgresqlLock if address.is_postgresql else SqliteLock
-                storage_lock = kind(address, _shared_name(path))
+            storage_lock = None if address is None else lock_study(address, _shared_name(path))
+            if storage_lock is not None:
                 opened.callback(storage_lock.release)
             if not continued:
                 write_text(path / IDENTITY_FILE, identity.model_dump_json(indent=2) + "\n")
@@ -141,6 +140,7 @@ class StudyFolder:
         Raises:
             StudyError: As `open`, except that a running study is not noticed.
         """
+        check_folder(address, path)
         existing = path
         while not _exists(existing) and existing != existing.parent:
             existing = existing.parent

@@ -41,6 +41,45 @@ class StorageLock(Protocol):
         """Let others drive the study."""
 
 
+def check_folder(address: StorageAddress | None, study: Path) -> None:
+    """Refuse a SQLite file in a folder that is not there: what locks the file would make it.
+
+    A mistyped folder, or that of a disk that is not mounted, would begin another storage.
+
+    Args:
+        address: The storage; None for no shared one.
+        study: The study's folder, which the run makes with its parents.
+
+    Raises:
+        StudyError: There is no such folder.
+    """
+    if address is None or address.is_postgresql:
+        return
+    folder = address.file.parent
+    if not folder.is_dir() and folder not in (study.absolute(), *study.absolute().parents):
+        raise StudyError(
+            f"the storage {address} is in a folder that does not exist; make {folder}, or correct "
+            "--storage"
+        )
+
+
+def lock_study(address: StorageAddress, study: str) -> StorageLock:
+    """Make this process the driver of a study, until the lock is released or the process ends.
+
+    Args:
+        address: The storage.
+        study: Name of the study.
+
+    Returns:
+        The lock.
+
+    Raises:
+        StudyError: Another process is the driver, or the storage cannot be used.
+    """
+    kind = PostgresqlLock if address.is_postgresql else SqliteLock
+    return kind(address, study)
+
+
 class SqliteLock:
     """A locked file beside a SQLite file.
 

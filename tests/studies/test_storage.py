@@ -315,3 +315,20 @@ def test_a_storage_that_cannot_be_used_is_not_noted(tmp_path, identity):
     other = parse_storage(f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(StudyError, match="keeps its trials in"):
         StudyFolder.open(tmp_path / "study", identity, other)
+
+
+@pytest.mark.parametrize("begin", [StudyFolder.open, StudyFolder.check])
+def test_a_shared_file_in_a_missing_folder_is_refused(begin, tmp_path, identity):
+    address = parse_storage(f"sqlite:///{tmp_path / 'typo' / 'trials.db'}")
+    with pytest.raises(StudyError, match=r"folder that does not exist; make .*typo, or correct"):
+        begin(tmp_path / "runs" / "study", identity, address)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shared_file_may_be_in_the_folder_of_the_studies(tmp_path, monkeypatch, identity):
+    monkeypatch.chdir(tmp_path)
+    address = parse_storage("sqlite:///runs/trials.db")
+    assert not StudyFolder.check(Path("runs/study"), identity, address)
+    with StudyFolder.open(Path("runs/study"), identity, address) as folder:
+        folder.study("2 TFLOPs")
+    assert (tmp_path / "runs" / "trials.db").exists()
