@@ -1,8 +1,9 @@
 """Every code block of the documentation runs and prints what the page says.
 
 Python blocks are executed and their output compared; JSON is validated; commands of this program
-are read by its own command line, and scripts must be there. What stays unexecuted belongs to other
-programs that tests do not start: pip, Slurm, Ray and lmms-eval's command line, with their settings.
+are read by its own command line, whose options all stand on some page, and scripts must be there.
+What stays unexecuted belongs to other programs that tests do not start: pip, Slurm, Ray and
+lmms-eval's command line, with their settings.
 Searches on the pages take minutes; tests/search runs small ones.
 """
 
@@ -12,12 +13,14 @@ import contextlib
 import io
 import re
 import shlex
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
+from typer.core import TyperGroup, TyperOption
 
 from pruners import Schedule
 from search.arguments import repeat_options
@@ -36,7 +39,10 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other, as a reader would; a text block after one is what it prints."""
+    """One after the other, as a reader would; a text block after one is what it prints.
+
+    A console block is so too, but for blank lines and the spaces that fill a table's lines.
+    """
     for folder in ("docs", "search"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
@@ -50,6 +56,10 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
             printed = output.getvalue()
         elif language == "text" and printed is not None:
             assert printed == text
+            printed = None
+        elif language == "console" and printed is not None:
+            lines = [line.rstrip() for line in printed.splitlines()]
+            assert [line for line in lines if line] == text.splitlines()
             printed = None
 
 
@@ -82,19 +92,38 @@ def test_commands_of_the_program_are_read_by_it() -> None:
             arguments = arguments[1:]
         try:
             parse(command, name, repeat_options(arguments, _REPEATED))
-        except click.ClickException as error:
-            pytest.fail(f"{page}: {shlex.join(words)}: {error.format_message()}")
+        except Exception as error:
+            raise AssertionError(f"{page}: {shlex.join(words)}") from error
         read += 1
     assert read > 5
 
 
-def parse(command: click.Command, name: str, arguments: list[str]) -> None:
+def parse(command: Any, name: str, arguments: list[str]) -> None:
     """Read arguments down to the last subcommand, and call nothing."""
-    context = command.make_context(name, arguments)
-    if isinstance(command, click.Group):
-        word, subcommand, others = command.resolve_command(context, context.protected_args)
-        assert subcommand is not None, word
-        parse(subcommand, str(word), [*others, *context.args])
+    if isinstance(command, TyperGroup):
+        name, *arguments = arguments
+        parse(command.commands[name], name, arguments)
+    else:
+        command.make_context(name, arguments)
+
+
+def options(command: Any) -> Iterator[str]:
+    """Long names of a command's options, and of its subcommands'."""
+    if isinstance(command, TyperGroup):
+        for subcommand in command.commands.values():
+            yield from options(subcommand)
+    for parameter in command.params:
+        if isinstance(parameter, TyperOption):
+            yield max(parameter.opts, key=len)
+
+
+def test_every_option_of_the_program_stands_on_a_page() -> None:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    programs = [application, *map(_application, COMMANDS)]
+    names = {name for program in programs for name in options(typer.main.get_command(program))}
+    assert len(names) > 30
+    missing = [name for name in names if not re.search(rf"{name}(?![\w-])", pages)]
+    assert sorted(missing) == []
 
 
 def test_scripts_that_pages_run_are_there() -> None:
