@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from search_quality_records import Result, Summary
-from search_quality_table import percent, points, quarter, share, span, standing
+from search_quality_table import exhaustive, percent, points, quarter, share, span, standing
 
 from pruners.errors import DataError
 from studies.files import write_text
@@ -100,4 +100,4 @@ def _verdict_table(summary: Summary) -> str:
         f"| {quarter(verdict)} | {standing(verdict.tied_at_a_quarter)} |"
         for verdict in summary.verdicts
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", exhaustive(summary), ""])

@@ -78,6 +78,11 @@ class Estimate(Record):
     mean: float
     interval_95: tuple[float, float]
 
+    @property
+    def not_below_zero(self) -> bool:
+        """Whether the interval reaches 0: of a difference, whether the first is not behind."""
+        return self.interval_95[1] >= 0
+
 
 class Curve(Record):
     """The incumbent's mean relative accuracy on the report split while searches run.
@@ -143,6 +148,8 @@ class Verdict(Record):
             mean; None when it does not get there.
         quarter_minus_best: Paired difference over seeds between ours after a quarter of `cost` and
             the best peer after all of it; None where a seed of ours had no incumbent then.
+        exhaustive_minus_best: The same difference between the schedule of the table that is best on
+            the whole search split and the best peer.
     """
 
     mean_tokens: int
@@ -153,11 +160,12 @@ class Verdict(Record):
     first_or_tied: bool
     share_of_samples: float | None
     quarter_minus_best: Estimate | None
+    exhaustive_minus_best: Estimate
 
     @property
     def tied_at_a_quarter(self) -> bool:
         """Whether ours is first or tied, by the same test, with a quarter of the samples."""
-        return self.quarter_minus_best is not None and self.quarter_minus_best.interval_95[1] >= 0
+        return self.quarter_minus_best is not None and self.quarter_minus_best.not_below_zero
 
 
 class Optimum(Record):

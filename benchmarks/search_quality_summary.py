@@ -60,7 +60,7 @@ def summarise(cells: Sequence[Cell], evaluator: TabularEvaluator, ours: str) -> 
         seeds=len({cell.seed for cell in cells}),
         optima=tuple(optima.values()),
         results=tuple(results),
-        verdicts=tuple(verdicts(results, groups, evaluator, ours)),
+        verdicts=tuple(verdicts(results, groups, optima, evaluator, ours)),
         seconds=round(sum(cell.seconds for cell in cells), 1),
         versions=versions(),
     )
@@ -95,6 +95,7 @@ def estimate(values: ArrayLike) -> Estimate:
 def verdicts(
     results: Sequence[Result],
     groups: Mapping[tuple[int, str], Sequence[Cell]],
+    optima: Mapping[int, Optimum],
     evaluator: TabularEvaluator,
     ours: str,
 ) -> list[Verdict]:
@@ -103,6 +104,7 @@ def verdicts(
     Args:
         results: Results of all strategies.
         groups: The cells that they are of, by cost and strategy.
+        optima: The best of the table, by budget.
         evaluator: What they were measured on.
         ours: Name of our strategy.
 
@@ -132,11 +134,14 @@ def verdicts(
                     mean_scores(groups[own.cost, best.strategy], own.mean_tokens, evaluator),
                     evaluator,
                 ),
-                first_or_tied=best.ours_minus_this.interval_95[1] >= 0,
+                first_or_tied=best.ours_minus_this.not_below_zero,
                 share_of_samples=share_needed(own.curve, best.relative_accuracy.mean, own.cost),
                 quarter_minus_best=None
                 if own.per_seed_at_a_quarter is None
                 else estimate(np.subtract(own.per_seed_at_a_quarter, best.per_seed)),
+                exhaustive_minus_best=estimate(
+                    np.subtract(optima[own.mean_tokens].search_best, best.per_seed)
+                ),
             )
         )
     return found

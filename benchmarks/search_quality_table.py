@@ -27,6 +27,15 @@ def span(interval: tuple[float, float]) -> str:
     return "[" + ", ".join(f"{100 * end:+.1f}" for end in interval) + "]"
 
 
+def exhaustive(summary: Summary) -> str:
+    """Say how well the best of all schedules on the search split would do."""
+    cases = [verdict.exhaustive_minus_best.not_below_zero for verdict in summary.verdicts]
+    return (
+        "The schedule that is best on the whole search split would be first or tied in "
+        f"{sum(cases)} of {len(cases)}."
+    )
+
+
 def standing(first_or_tied: bool) -> str:
     """Spell whether ours is first or tied."""
     return "first or tied" if first_or_tied else "behind"
@@ -62,7 +71,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         Text(
             f"{summary.ours} is first or tied in {first} of {len(summary.verdicts)} cases, and "
             f"needs at most a quarter of the best peer's samples in {reached}. With that quarter "
-            f"it is first or tied in {early}."
+            f"it is first or tied in {early}. {exhaustive(summary)}"
         )
     )
 

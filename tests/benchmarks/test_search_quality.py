@@ -165,6 +165,9 @@ def test_results_are_compared_pair_by_pair(truth):
     assert np.allclose(verdict.ours_minus_best.interval_95, interval)
     assert verdict.first_or_tied
     assert verdict.share_of_samples == 0.5
+    found = summary.optima[0].search_best
+    alone = stats.ttest_1samp(np.subtract(found, peer), 0).confidence_interval(0.95)
+    assert np.allclose(verdict.exhaustive_minus_best.interval_95, alone)
     early = stats.ttest_rel(np.divide(ours, 2), peer).confidence_interval(0.95)
     assert np.allclose(verdict.quarter_minus_best.interval_95, early)
     assert not verdict.tied_at_a_quarter

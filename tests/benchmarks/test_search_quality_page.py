@@ -89,6 +89,8 @@ def test_the_page_says_what_its_results_hold(summary):
     assert f"best peer's samples holds in {quarter_needed(summary)} of 20 cases" in words
     early = sum(verdict.tied_at_a_quarter for verdict in summary.verdicts)
     assert f"first or tied in {early} cases" in words
+    alone = sum(verdict.exhaustive_minus_best.not_below_zero for verdict in summary.verdicts)
+    assert f"would be first or tied in {alone} of 20 cases" in words
     assert all(verdict.first_or_tied for verdict in summary.verdicts) == ("tied in all" in words)
 
 
