@@ -9,7 +9,7 @@ mask.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -137,9 +137,7 @@ class PruningHooks:
 
     @uncompiled
     def _check_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # Looked at here: accelerate makes new outputs of them inside, which nothing is attached to.
-        encoded = kwargs.get("mm_encoder_outputs") or {}
-        self._known.value = {kind: MediaRecorder.recorded(encoded[kind]) for kind in encoded}
+        self._known.value = None
         given = self._signature.bind_partial(*args, **kwargs).arguments
         if not any(given.get(name) is not None for name in _MEDIA):
             return
@@ -153,6 +151,9 @@ class PruningHooks:
                 "logits_to_keep is a tensor of positions, which pruning moves; pass a number of "
                 "positions at the end instead"
             )
+        # Looked at here: accelerate makes new outputs of them inside, which nothing is attached to.
+        encoded = kwargs.get("mm_encoder_outputs") or {}
+        self._known.value = {kind: MediaRecorder.recorded(encoded[kind]) for kind in encoded}
 
     # The core: where a prefill or a continuation starts and ends.
 
@@ -161,11 +162,12 @@ class PruningHooks:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         self._current.value = None
+        known, self._known.value = self._known.value or {}, None  # also where the call is refused
         call = self._adapter.read_call(args, kwargs)
         if call.has_images:
             prefill = self._start_prefill(call)
             self._current.value = prefill
-            self._take_encoded(prefill, call)
+            _take_encoded(prefill, call, known)
             return None
         pruned = recall(call.cache)
         if pruned is None:
@@ -188,18 +190,6 @@ class PruningHooks:
                 )
         prompt = Prompt.of_call(self._adapter, call)
         return Prefill(self._adapter, self._plan, prompt, questions=self._questions(prompt))
-
-    def _take_encoded(self, prefill: Prefill, call: DecoderCall) -> None:
-        """Take images and videos that were encoded before the call."""
-        known, self._known.value = self._known.value or {}, None
-        for kind, features in call.encoded.items():
-            media = MediaRecorder.recorded(features) or known.get(kind)
-            if media is None:
-                raise InputError(
-                    f"the {kind}s were encoded before the schedule was applied, or cut into chunks "
-                    "by prefill_chunk_size; pass pixel values, in one chunk"
-                )
-            prefill.encoded[kind] = media
 
     def _take(self, kind: Kind, media: EncodedMedia) -> None:
         call = self._current.value
@@ -271,6 +261,20 @@ class PruningHooks:
 
 
 _MEDIA = ("pixel_values", "pixel_values_images", "pixel_values_videos", "mm_encoder_outputs")
+
+
+def _take_encoded(
+    prefill: Prefill, call: DecoderCall, known: Mapping[Kind, EncodedMedia | None]
+) -> None:
+    """Take images and videos that were encoded before the call, or are known from outside it."""
+    for kind, features in call.encoded.items():
+        media = MediaRecorder.recorded(features) or known.get(kind)
+        if media is None:
+            raise InputError(
+                f"the {kind}s were encoded before the schedule was applied, or cut into chunks "
+                "by prefill_chunk_size; pass pixel values, in one chunk"
+            )
+        prefill.encoded[kind] = media
 
 
 def _distinct(adapter: ModelAdapter) -> list[VisionTower]:

@@ -280,6 +280,22 @@ def test_images_encoded_before_are_refused(tiny: Any) -> None:
         tiny.model(**inputs, mm_encoder_outputs={"image": encoded})
 
 
+def test_a_call_that_was_refused_leaves_nothing_of_its_images(tiny: Any) -> None:
+    inputs = tiny.inputs(["w1"])
+    pixel_values = inputs.pop("pixel_values")
+    vision = encode_images(tiny.model, pixel_values)
+    cache = StaticCache(config=tiny.model.config.text_config, max_cache_len=64)
+    with torch.no_grad():
+        encoded = tiny.model.model.get_image_features(pixel_values)
+    with apply_schedule(tiny.model, SCHEDULE) as handle:
+        known = handle.encoded_images(vision)
+        for refused in ({"labels": inputs["input_ids"]}, {"past_key_values": cache}):
+            with pytest.raises(InputError):
+                tiny.model(**inputs, **known, **refused)
+            with pytest.raises(InputError, match="encoded before the schedule was applied"):
+                tiny.model.model(**inputs, mm_encoder_outputs={"image": encoded})
+
+
 def test_prefill_checks_what_it_is_given(tiny: Any) -> None:
     inputs = tiny.inputs(QUESTIONS)
     prompt = inputs["input_ids"], inputs["attention_mask"]
