@@ -58,6 +58,13 @@ class TaskSettings(BaseModel):
             raise ValueError(f"{', '.join(map(shown, twice))} was given twice; give each task once")
         return names
 
+    @field_validator("cache")
+    @classmethod
+    def _check_can_be_a_folder(cls, cache: Path | None) -> Path | None:
+        if cache is not None and cache.is_file():  # nothing could be kept, and nothing would say so
+            raise ValueError("this is a file; name a folder")
+        return cache
+
     @property
     def sizes(self) -> dict[str, int]:
         """Samples per task, by split."""
