@@ -11,8 +11,8 @@ from records import Record
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from search_quality_estimates import estimate
 from search_quality_records import Cell, Estimate
-from search_quality_summary import estimate
 from search_quality_table import percent
 
 from pruners.errors import DataError

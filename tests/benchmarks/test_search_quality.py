@@ -18,17 +18,12 @@ from search.embedded_evaluator import EmbeddedEvaluator
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from lattice import LatticePoint, lattice
+from search_quality_estimates import estimate
 from search_quality_page import BEGIN, END, write_page
 from search_quality_records import BudgetRun, Cell, Curve, read_summary
-from search_quality_summary import (
-    FIRST_CHECKPOINT,
-    estimate,
-    mean_curve,
-    next_checkpoint,
-    share_needed,
-    summarise,
-)
+from search_quality_summary import FIRST_CHECKPOINT, mean_curve, next_checkpoint, summarise
 from search_quality_tuning import best_choices, choices_at, read_settings, write_settings
+from search_quality_verdicts import share_needed
 from tabular import TabularEvaluator
 from tabular_data import About, GroundTruth, SplitSamples, read_ground_truth
 
