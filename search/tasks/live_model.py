@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -100,9 +101,10 @@ def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel
     try:
         processor = load_processor(name)  # first, as its files are small
         _check_chat_template(name, processor)
-        loaded = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=wanted, trust_remote_code=False
+        loaded, report = AutoModelForImageTextToText.from_pretrained(
+            name, dtype=wanted, trust_remote_code=False, output_loading_info=True
         )
+        _check_decoder_is_whole(name, report["missing_keys"])
         model = loaded.to(place).eval()
     except _UNLOADABLE as error:
         raise ModelError(
@@ -117,6 +119,17 @@ def _check_chat_template(name: str, processor: Any) -> None:
         raise ModelError(
             f"the processor of {name} has no chat template, so that prompts would be guessed; save "
             "one beside it as chat_template.jinja"
+        )
+
+
+def _check_decoder_is_whole(name: str, missing: Collection[str]) -> None:
+    """Refuse random weights, others in each worker; towers may lack layers that nothing reads."""
+    parts = ("language_model.", "lm_head.")
+    lacking = sorted(weight for weight in missing if any(part in weight for part in parts))
+    if lacking:
+        raise ModelError(
+            f"--model {name} lacks {len(lacking)} weights of its decoder, {lacking[0]} among them, "
+            "which would be random; save or download the model again"
         )
 
 

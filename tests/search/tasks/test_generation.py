@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pruners.errors import DataError, InputError, ModelError
 from search.lmms.decoding import Decoding
@@ -177,6 +179,21 @@ def test_a_device_that_is_not_there_is_named(
     monkeypatch.setattr(torch.nn.Module, "to", absent)
     with pytest.raises(ModelError, match=r"cannot be loaded on cuda:0 .*not compiled with CUDA"):
         load_live_model(str(checkpoint / "model"), device="cuda:0", dtype="auto")
+
+
+def test_a_model_without_some_of_its_weights_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint / "model", folder)
+    weights = load_file(folder / "model.safetensors")
+    kept = {
+        name: value
+        for name, value in weights.items()
+        if not ("language_model" in name and ".layers.3." in name)
+    }
+    assert len(weights) - len(kept) == 9
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 9 weights of its decoder, \S*layers\.3\."):
+        load_live_model(str(folder), device="cpu", dtype="auto")
 
 
 def test_other_files_of_a_model_are_another_model(tmp_path: Path) -> None:
