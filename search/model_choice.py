@@ -60,9 +60,11 @@ def choose_model(model: str | None, tasks: TaskSettings = NO_TASKS) -> ModelChoi
 
     Raises:
         ModelError: The folder does not exist.
-        SettingsError: The model has no tasks to measure on, or brings its own and others are named.
+        SettingsError: The model has no tasks to measure on, or it brings its own and settings for
+            others are given.
     """
     if model is None and not tasks.names:
+        _check_nothing_else_given(tasks)
         return ModelChoice(EMBEDDED, chosen_by_user=False)
     if model is None:
         raise SettingsError(
@@ -75,6 +77,7 @@ def choose_model(model: str | None, tasks: TaskSettings = NO_TASKS) -> ModelChoi
                 f"--model {model} has its own tasks; leave --tasks out, or pass --model with a hub "
                 "name or a folder"
             )
+        _check_nothing_else_given(tasks)
         return ModelChoice(model, chosen_by_user=True)
     if not _is_hub_name(model) and not is_folder(model):
         raise ModelError(
@@ -88,6 +91,17 @@ def choose_model(model: str | None, tasks: TaskSettings = NO_TASKS) -> ModelChoi
             "model and only price schedules for this one"
         )
     return ModelChoice(model, chosen_by_user=True)
+
+
+def _check_nothing_else_given(tasks: TaskSettings) -> None:
+    """Refuse settings of benchmarks that a model with tasks of its own would not heed."""
+    given = [name for name, value in tasks if value != getattr(NO_TASKS, name)]
+    if given:
+        options = ["--task-data" if name == "data" else f"--{name}" for name in given]
+        raise SettingsError(
+            f"{', '.join(options).replace('_', '-')}: only models that are measured with --tasks "
+            "take this; pass --tasks and --model too, or leave it out"
+        )
 
 
 def explain_choice(choice: ModelChoice) -> str:

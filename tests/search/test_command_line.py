@@ -32,6 +32,14 @@ WRONG = {
     "model without tasks": ("--budget-tflops 2 --model llava-hf/llava-1.5-7b-hf", "--target"),
     "missing model folder": ("--budget-tflops 2 --model ./nowhere", "no such folder"),
     "missing target folder": ("--budget-tflops 2 --target nowhere", "no such preset or folder"),
+    "benchmark options without benchmarks": (
+        "--budget-tflops 2 --model embedded --search-samples 50 --device cuda",
+        "--search-samples, --device",
+    ),
+    "benchmark data without benchmarks": (
+        "--budget-tflops 2 --task-data gqa=rows",
+        "--task-data: only models that are measured with --tasks",
+    ),
     "unknown option": ("--budget-tflops 2 --frobnicate", "--frobnicate"),
     "option without value": ("--budget-tflops", "--budget-tflops"),
 }
