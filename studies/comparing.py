@@ -75,7 +75,7 @@ def compare(
         split: The split that the samples are of.
         trials: Trials that the search had finished.
         evaluations: Samples that the search had scored.
-        seconds: Wall-clock time of the search.
+        seconds: Wall-clock time in which trials were under way.
         measured_shares: Visual tokens on the measured model as a share of its own, by name.
 
     Returns:

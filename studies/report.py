@@ -167,7 +167,7 @@ def _verdicts(results: Sequence[BudgetResult]) -> list[str]:
         lines.append(
             f"{budget_label(result.budget)}: the searched schedule is {verdict_on_all(against)} "
             f"({counted(result.trials, 'trial')}, {counted(result.evaluations, 'sample')} scored, "
-            f"{result.seconds:.0f} s of search)."
+            f"{result.seconds:.0f} s in trials)."
         )
     if any(result.is_flattered(schedule) for result in results for schedule in result.schedules):
         lines.append(

@@ -101,7 +101,7 @@ class BudgetResult(_Record):
         samples: Samples of that split.
         trials: Trials that the search had finished.
         evaluations: Samples that the search had scored.
-        seconds: Wall-clock time of the search.
+        seconds: Wall-clock time in which trials were under way.
         schedules: The searched schedule first, then dense, then the published ones.
         comparisons: The searched schedule against each other one.
     """
