@@ -135,7 +135,7 @@ class Budget:
             case "kv_bytes":
                 return (
                     f"{self.label} of key-value cache after prefill: "
-                    f"{share:.1%} {of_dense} {_in_bytes(dense)}"
+                    f"{share:.1%} {of_dense} {self.in_unit(dense, shape)}"
                 )
 
     def check_dense(self, shape: Shape) -> None:
@@ -193,7 +193,8 @@ class Budget:
             case "tokens":
                 return f"{amount:.4g} tokens"
             case "kv_bytes":
-                return _in_bytes(amount)
+                unit = self.label.split()[-1]  # one unit for all, so that they can be compared
+                return f"{amount / _BYTES[unit.lower()]:.10g} {unit}"
 
 
 def parse_budget(text: str) -> Budget:

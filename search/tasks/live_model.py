@@ -94,6 +94,8 @@ def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel
         raise ModelError(
             f"--device {device}: torch knows no such device ({error}); use cpu, or cuda:0"
         ) from error
+    if place.type == "meta":
+        raise ModelError(f"--device {device} holds shapes and no weights; use cpu, or cuda:0")
     if dtype == "auto":
         wanted: Any = torch.float32 if place.type == "cpu" else "auto"
     else:

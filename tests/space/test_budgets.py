@@ -136,7 +136,8 @@ def test_a_share_is_a_share_of_the_dense_flops() -> None:
         ("2", ["2 TFLOPs", "convention total", "22.1%", "llava-1.5-7b", "9.06"]),
         ("22%", ["22%", "convention total", "llava-1.5-7b", "1.994 TFLOPs"]),
         ("64 tokens", ["64 tokens", "mean over decoder layers", "11.1%", "576"]),
-        ("100MB", ["100 MB", "key-value cache", "29.8%", "319.5 MiB"]),
+        ("100MB", ["100 MB", "key-value cache", "29.8%", "dense 335.020032 MB"]),
+        ("64 MiB", ["64 MiB", "key-value cache", "20.0%", "dense 319.5 MiB"]),
     ],
 )
 def test_the_echo_names_convention_and_share(text: str, words: list[str]) -> None:

@@ -181,6 +181,11 @@ def test_a_device_that_is_not_there_is_named(
         load_live_model(str(checkpoint / "model"), device="cuda:0", dtype="auto")
 
 
+def test_the_device_without_weights_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ModelError, match="meta holds shapes"):
+        load_live_model(str(checkpoint / "model"), device="meta", dtype="auto")
+
+
 def test_a_model_without_some_of_its_weights_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(checkpoint / "model", folder)
