@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 from pruners.errors import ModelError, shortened
+from pruners.loading_errors import LOADING_ERRORS
 from pruners.transfer import send_together
 
 
@@ -99,7 +98,7 @@ class TextTower:
         try:
             clip = CLIPModel.from_pretrained(name)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        except LOADING_ERRORS as error:
             raise ModelError(
                 f"the text tower {name!r} cannot be loaded ({shortened(error)}); pass text_tower= "
                 "the folder or hub name of the CLIP checkpoint paired with the vision tower"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -24,6 +22,7 @@ from pruners.errors import (
     UnsupportedModelError,
     shown,
 )
+from pruners.loading_errors import LOADING_ERRORS
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _HASH_START = 8
@@ -141,7 +140,7 @@ def _from_pretrained(loader: Any, settings: ModelSettings, what: str, **options:
             f"the {what} of pretrained={settings.pretrained} needs a library that is not "
             f"installed; install it in the build for your torch: {' '.join(str(error).split())}"
         ) from error
-    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
+    except LOADING_ERRORS as error:
         raise ModelError(
             f"the {what} of pretrained={settings.pretrained} cannot be loaded ({error}); pass the "
             "hub name or the folder of a vision-language model"

@@ -7,12 +7,10 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from pruners.errors import ModelError
+from pruners.loading_errors import LOADING_ERRORS
 from search.tasks.hub import check_access
 from search.tasks.settings import DType
 
@@ -62,11 +60,8 @@ class LiveModel:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-_UNLOADABLE = (
-    *(OSError, ValueError, RuntimeError, ImportError),
-    *(AssertionError, UnpicklingError, SafetensorError),
-)
-"""What transformers and torch raise over files that they cannot read, or a device they lack."""
+_UNLOADABLE = (*LOADING_ERRORS, ImportError, AssertionError)
+"""With what is raised over a library or a device that is not there."""
 
 
 def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel:
