@@ -1,8 +1,9 @@
 """What every schedule of the lattice does, measured once and kept as data.
 
 All schedules of `lattice.py`, at five budgets and at none, run on 500 samples of the search split
-and 500 of the report split. Kept are whether the answer is right, and on the search split also the
-probability of the dense model's answer and the agreement of the last hidden states.
+and 500 of the report split, or as many as ``--search-samples`` and ``--report-samples`` say. Kept
+are whether the answer is right, and on the search split also the probability of the dense model's
+answer and the agreement of the last hidden states.
 
     python benchmarks/ground_truth.py --workers 2
 
@@ -37,7 +38,7 @@ from lattice import (
     scaled,
 )
 from rich.console import Console
-from tabular_data import About, GroundTruth, SplitSamples
+from tabular_data import GROUND_TRUTH_SPLITS, About, GroundTruth, SplitSamples
 
 from pruners.errors import DataError, PrunetuneError
 from pruners.shape import Shape
@@ -52,7 +53,6 @@ DATA = Path(__file__).parent / "data"
 MEAN_TOKENS = (72, 48, 32, 16, 8)
 """Budgets: 50, 33, 22, 11 and 5.6 % of the embedded model's 144 visual tokens."""
 
-GROUND_TRUTH_SPLITS = ("search", "report")
 CHUNK = 25
 """Samples of a chunk; one chunk takes about two minutes."""
 
@@ -85,7 +85,8 @@ def main(
     benchmark: Annotated[
         Path, typer.Option(help="Folder of the questions. Default: the shipped ones.")
     ] = DEFAULT_QUESTIONS,
-    samples: Annotated[int, typer.Option(min=5, help="Samples of each split.")] = 500,
+    search_samples: Annotated[int, typer.Option(min=5, help="Samples of the search split.")] = 500,
+    report_samples: Annotated[int, typer.Option(min=5, help="Samples of the report split.")] = 500,
     parts: Annotated[
         str, typer.Option(help="What to run, by commas: budgets, off-budget, sampled.")
     ] = "budgets,off-budget",
@@ -105,6 +106,7 @@ def main(
         source = Source(model, benchmark)
         evaluator = make_evaluator(source)
         names = part_names(parts)
+        samples = {"search": search_samples, "report": report_samples}
         chunks = make_chunks(evaluator, samples, work / Path(model).name, names)
         run_chunks(source, [chunk for chunk in chunks if not chunk.path.exists()], workers, console)
         truth = assemble(evaluator, chunks, names)
@@ -178,15 +180,15 @@ def part_names(text: str) -> tuple[str, ...]:
 
 
 def make_chunks(
-    evaluator: EmbeddedEvaluator, samples: int, work: Path, parts: Sequence[str]
+    evaluator: EmbeddedEvaluator, samples: Mapping[str, int], work: Path, parts: Sequence[str]
 ) -> list[Chunk]:
     """Divide the work; samples of similar length share a chunk, so that little is padding."""
     chunks = []
     for split in GROUND_TRUTH_SPLITS:
-        indices = used_samples(evaluator, split, samples)
+        indices = used_samples(evaluator, split, samples[split])
         for part in parts:
             for start in range(0, len(indices), CHUNK):
-                path = work / f"{part}-{split}-{start}.npz"
+                path = work / f"{part}-{split}-{len(indices)}-{start}.npz"
                 chunks.append(Chunk(part, split, tuple(indices[start : start + CHUNK]), path))
     return chunks
 

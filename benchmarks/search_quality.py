@@ -21,6 +21,7 @@ each strategy that has a fixed one, and writes the best to
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -45,6 +46,7 @@ from search_quality_tuning import (
     samples_per_trial,
     write_settings,
 )
+from tabular_data import GROUND_TRUTH_SPLITS
 
 from pruners.errors import PrunetuneError, SettingsError
 from search.strategies import STRATEGIES
@@ -87,8 +89,7 @@ def main(
         names = _names(strategies) or list(STRATEGIES)
         limits = [int(text) for text in costs.split(",")]
         tokens = tuple(int(text) for text in budgets.split(","))
-        searched = f"{table.stem}-{table_evaluator(table).fingerprint[:8]}"
-        folder = work / searched / ("tuning" if tune else "report")
+        folder = work / searched(table) / ("tuning" if tune else "report")
         jobs = (
             tuning_jobs(names, limits, tokens, seeds)
             if tune
@@ -110,6 +111,13 @@ def main(
         console.print(f"Error: {error}", style="red", markup=False)
         raise typer.Exit(2) from error
     console.print(f"Written to {out}, {figure} and {page}", markup=False)
+
+
+def searched(table: Path) -> str:
+    """Name a table by its schedules and by the samples that they were run on."""
+    evaluator = table_evaluator(table)
+    content = [evaluator.fingerprint, *map(evaluator.split_fingerprint, GROUND_TRUTH_SPLITS)]
+    return f"{table.stem}-{hashlib.sha256(''.join(content).encode()).hexdigest()[:8]}"
 
 
 def report_jobs(

@@ -13,7 +13,7 @@ import optuna
 from search_quality_records import BudgetRun, Cell
 from search_quality_summary import next_checkpoint
 from tabular import TabularEvaluator, halves
-from tabular_data import GroundTruth, read_ground_truth
+from tabular_data import GROUND_TRUTH_SPLITS, GroundTruth, read_ground_truth
 
 from pruners.errors import DataError
 from search.interruption import SearchInterruptedError
@@ -178,9 +178,7 @@ class _Watch:
         job: Job,
         studies: Mapping[SearchSpace, optuna.Study],
     ) -> None:
-        self.values = {
-            split: evaluator.relative_accuracies(split) for split in ("search", "report")
-        }
+        self.values = {split: evaluator.relative_accuracies(split) for split in GROUND_TRUTH_SPLITS}
         self.curves: dict[Budget, list[tuple[int, float]]] = {}
         self._rows = evaluator.truth.rows
         self._job = job

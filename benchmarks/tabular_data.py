@@ -28,6 +28,8 @@ from search.attention_mass import AttentionMass, shares
 from search.evaluators import SampleKey
 from studies.files import atomic_path
 
+GROUND_TRUTH_SPLITS = ("search", "report")
+
 _KEY = b"prunetune ground truth"
 _LEVELS = 255
 """Steps in which probabilities and agreements are stored."""
@@ -191,7 +193,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
             split: np.unpackbits(
                 _bytes(column[f"{split}_right"]), axis=1, count=samples[split]
             ).astype(bool)
-            for split in ("search", "report")
+            for split in GROUND_TRUTH_SPLITS
         },
         answer_probabilities=_bytes(column["answer_probabilities"]) / np.float32(_LEVELS),
         attention=_read_attention(_attention_path(path)),

@@ -55,18 +55,21 @@ def test_chunks_are_made_once_and_put_together(evaluator, monkeypatch, tmp_path)
     )
     parts = ("one", "two")
     monkeypatch.setattr(ground_truth, "CHUNK", 5)
-    chunks = ground_truth.make_chunks(evaluator, 10, tmp_path, parts)
-    assert len(chunks) == 2 * 2 * 2  # parts, splits, chunks of each
+    samples = {"search": 10, "report": 15}
+    chunks = ground_truth.make_chunks(evaluator, samples, tmp_path, parts)
+    assert len(chunks) == 2 * (2 + 3)  # parts, chunks of each split
     for chunk in chunks:
         ground_truth.run_chunk(SHIPPED, chunk)
     made = {chunk.path: chunk.path.stat().st_mtime_ns for chunk in chunks}
     assert all(
-        chunk.path.exists() for chunk in ground_truth.make_chunks(evaluator, 10, tmp_path, parts)
+        chunk.path.exists()
+        for chunk in ground_truth.make_chunks(evaluator, samples, tmp_path, parts)
     )
     truth = ground_truth.assemble(evaluator, chunks, parts)
     assert made == {chunk.path: chunk.path.stat().st_mtime_ns for chunk in chunks}
     assert truth.points == tuple(point for _, point in few)
     for split in ("search", "report"):
+        assert len(truth.about.splits[split].identifiers) == samples[split]
         names = [sample.identifier for sample in evaluator.samples(split)]
         indices = [names.index(name) for name in truth.about.splits[split].identifiers]
         for row, schedule in enumerate(truth.schedules):

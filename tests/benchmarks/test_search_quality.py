@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from search.embedded_evaluator import EmbeddedEvaluator
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from lattice import LatticePoint, lattice
+from search_quality import searched
 from search_quality_estimates import estimate
 from search_quality_page import BEGIN, END, write_page
 from search_quality_records import BudgetRun, Cell, Curve, read_summary
@@ -284,6 +286,26 @@ def test_searches_are_run_once_and_valued_on_the_report_split(truth, tmp_path):
     refused = _run(tmp_path, "--strategies", "unheard-of")
     assert refused.returncode == 2
     assert "unheard-of" in refused.stdout
+
+
+def test_cells_of_other_samples_are_not_taken_for_those_of_a_table(truth, tmp_path):
+    split = truth.about.splits["report"]
+    fewer = split.model_copy(
+        update={name: getattr(split, name)[:100] for name in type(split).model_fields}
+    )
+    about = truth.about.model_copy(update={"splits": {**truth.about.splits, "report": fewer}})
+    right = {**truth.right, "report": truth.right["report"][:, :100]}
+    names = []
+    for folder, table in (
+        ("a", truth),
+        ("b", truth),
+        ("c", replace(truth, about=about, right=right)),
+    ):
+        path = tmp_path / folder / "truth.parquet"
+        path.parent.mkdir()
+        table.write(path)
+        names.append(searched(path))
+    assert names[0] == names[1] != names[2]
 
 
 def test_a_page_without_a_place_for_tables_is_refused(truth, tmp_path):
