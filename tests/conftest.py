@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+_MANY_SHORT_ONES = Path(__file__).parent / "pruners"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the thousands of short tests last, so that no process waits for a long one at the end."""
+    items.sort(key=lambda item: item.path.is_relative_to(_MANY_SHORT_ONES))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
