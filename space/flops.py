@@ -185,7 +185,7 @@ class CostModel:
         return sum(span * alive for span, alive in self._segments(stages)) / layers
 
     def kv_bytes(self, stages: Sequence[WorkingStage]) -> int:
-        """Return the size of the key-value cache after a prefill under stages, in bytes."""
+        """Return the bytes of all keys and values of a prefill, those outside of a window too."""
         positions = sum(
             span * (alive + self._kept_tokens) for span, alive in self._segments(stages)
         )

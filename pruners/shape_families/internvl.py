@@ -7,7 +7,7 @@ from typing import Any
 
 from pruners.shape import Shape, VisionShape
 from pruners.shape_families.inputs import Inputs
-from pruners.shape_families.parts import decoder_sizes
+from pruners.shape_families.parts import decoder_sizes, one_layer_of_patches
 
 # Defaults of transformers' InternVLVisionConfig.
 _TOWER = {
@@ -34,6 +34,7 @@ def read(values: Mapping[str, Any], inputs: Inputs) -> Shape:
 
     Raises:
         KeyError: A size is missing.
+        UnsupportedModelError: The tower hands the projector other tokens than one layer's patches.
     """
     own = {**_TOWER, **values["vision_config"]}
     side, patch = _side(own["image_size"]), _side(own["patch_size"])
@@ -53,7 +54,7 @@ def read(values: Mapping[str, Any], inputs: Inputs) -> Shape:
             patches=patches,
             patch_size=patch,
             channels=own["num_channels"],
-            feature_layer=values.get("vision_feature_layer", -1),
+            feature_layer=one_layer_of_patches(values, feature_layer=-1, class_token=True),
             merge_size=merge,
         ),
         **decoder_sizes(values),

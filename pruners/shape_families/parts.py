@@ -133,7 +133,8 @@ def square_tower(values: Mapping[str, Any], *, feature_layer: int) -> VisionShap
 
     Raises:
         KeyError: A size is missing.
-        UnsupportedModelError: The tower is of another kind.
+        UnsupportedModelError: The tower is of another kind, or hands the projector other tokens
+            than one layer's patches.
     """
     own = values["vision_config"]
     kind = own["model_type"]
@@ -155,10 +156,44 @@ def square_tower(values: Mapping[str, Any], *, feature_layer: int) -> VisionShap
         patch_size=sizes["patch_size"],
         channels=sizes["num_channels"],
         class_token=clip,
-        feature_layer=values.get("vision_feature_layer", feature_layer),
+        feature_layer=one_layer_of_patches(values, feature_layer=feature_layer, class_token=clip),
         pooling_head=not clip and sizes.get("vision_use_head", True),
         **width,
     )
+
+
+def one_layer_of_patches(
+    values: Mapping[str, Any], *, feature_layer: int, class_token: bool
+) -> int:
+    """Read which layer's tokens reach the projector, where they are one layer's patches.
+
+    No schedule can be applied to other models, and their tokens are not as many as is priced.
+
+    Args:
+        values: Contents of the model's ``config.json``.
+        feature_layer: The layer, where the file names none.
+        class_token: Whether the tower has a CLS token.
+
+    Returns:
+        Index into the tower's hidden states.
+
+    Raises:
+        UnsupportedModelError: It is several layers' tokens, or not the patches alone.
+    """
+    layer = values.get("vision_feature_layer", feature_layer)
+    if not isinstance(layer, int):
+        raise UnsupportedModelError(
+            f"vision_feature_layer is {shown(layer)}; schedules can be applied to models whose "
+            "projector reads one layer"
+        )
+    expected = "default" if class_token else "full"
+    strategy = values.get("vision_feature_select_strategy", expected)
+    if strategy != expected:
+        raise UnsupportedModelError(
+            f"vision_feature_select_strategy is {shown(strategy)}, but pruning needs {expected!r}: "
+            "visual tokens are patches alone"
+        )
+    return layer
 
 
 def tile_pixels(vision: VisionShape, values: Mapping[str, Any]) -> int:

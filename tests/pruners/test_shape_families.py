@@ -13,6 +13,7 @@ from transformers import (
     CLIPVisionConfig,
     InternVLConfig,
     LlamaConfig,
+    LlavaConfig,
     LlavaNextConfig,
     LlavaNextProcessor,
     LlavaOnevisionConfig,
@@ -275,6 +276,26 @@ def test_siglip_towers_say_whether_they_run_their_head() -> None:
         tower = SiglipVisionConfig(vision_use_head=head)
         shape = Shape.from_config(LlavaOnevisionConfig(vision_config=tower))
         assert (shape.vision.class_token, shape.vision.pooling_head) == (False, head)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "says"),
+    [
+        (LlavaConfig(), {"vision_feature_layer": [-2, -5]}, r"layer is \[-2, -5\]; .* one layer"),
+        (InternVLConfig(), {"vision_feature_layer": [-1]}, r"layer is \[-1\]; .* one layer"),
+        (LlavaConfig(), {"vision_feature_select_strategy": "full"}, "'full', .* needs 'default'"),
+        (VideoLlavaConfig(), {"vision_feature_select_strategy": "full"}, "needs 'default'"),
+        (InternVLConfig(), {"vision_feature_select_strategy": "full"}, "needs 'default'"),
+        (LLAVA_ONEVISION, {"vision_feature_select_strategy": "default"}, "needs 'full'"),
+    ],
+)
+def test_models_that_no_schedule_can_be_applied_to_have_no_shape(
+    config: Any, changes: dict[str, Any], says: str
+) -> None:
+    # The runtime refuses them in the same words, after the search: see test_runtime.
+    assert Shape.from_config(config).visual_tokens > 0
+    with pytest.raises(UnsupportedModelError, match=says):
+        Shape.from_config(config.to_dict() | changes)
 
 
 def test_tile_tokens_must_add_up() -> None:
