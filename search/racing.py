@@ -63,7 +63,8 @@ def make_blocks(tasks: Sequence[str], block_size: int, seed: int) -> tuple[list[
 
     Args:
         tasks: Task of each sample.
-        block_size: Samples per block; the last blocks may hold fewer by one per task.
+        block_size: Samples per block, as nearly as a whole number of blocks has them; the last
+            blocks may hold fewer by one per task.
         seed: Seed of the shuffle within each task.
 
     Returns:

@@ -33,6 +33,9 @@ def test_blocks_hold_every_sample_once_and_every_task_in_equal_share(
         shares = [sum(tasks[index] == f"task {task}" for index in block) for block in blocks]
         if len(blocks) <= count:
             assert max(shares) - min(shares) <= 1
+    if len(blocks) > 1 and block_size >= 2 * len(counts):
+        # As many blocks as come nearest to that size.
+        assert abs(len(tasks) - len(blocks) * block_size) <= block_size / 2
 
 
 def test_blocks_are_shuffled_and_depend_on_nothing_but_the_seed() -> None:
@@ -105,6 +108,28 @@ def test_the_race_agrees_with_the_exact_test_where_it_is_decided(differences: li
         assert not lost
     if exact < P_THRESHOLD - 0.01 and sum(differences) < 0:
         assert lost
+
+
+def test_close_to_the_threshold_the_race_decides_as_the_exact_test_does() -> None:
+    # Without the continuity correction both would be losses.
+    for won, expected in (({10}, True), ({1, 10}, False)):
+        differences = [float(rank if rank in won else -rank) for rank in range(1, 11)]
+        exact = wilcoxon(differences, alternative="less", method="exact").pvalue
+        assert 0.04 < exact < 0.055
+        assert (exact < P_THRESHOLD) == expected
+        assert has_lost(differences, dict.fromkeys(range(10), 0.0)) is expected
+
+
+def test_a_trial_that_leads_stays_however_many_blocks_it_has_lost() -> None:
+    differences = [-0.01 * block for block in range(1, 10)] + [0.9]
+    assert sum(differences) > 0
+    assert wilcoxon(differences, alternative="less").pvalue < P_THRESHOLD
+    assert not has_lost(differences, dict.fromkeys(range(10), 0.0))
+
+
+def test_a_task_that_the_dense_model_always_fails_has_no_relative_accuracy() -> None:
+    with pytest.raises(DataError, match="scores 0 on b"):
+        block_accuracy(np.ones(2), ["a", "b"], {"a": 1.0, "b": 0.0})
 
 
 def test_equal_blocks_are_no_loss() -> None:

@@ -23,6 +23,7 @@ SPACE = SearchSpace(ANALYTIC_SHAPE, parse_budget("32 tokens"))
         (10**6, 25, 100, 20, 100),  # no more than all
         (250, None, 100, 1, 10),
         (1000, None, 100, 4, 10),
+        (1400, None, 100, 6, 9),  # 150 samples are nearest to a tenth
         (20_000, None, 100, 20, 40),
         (None, 25, 60, 1, 60),
         (None, None, 600, 20, 100),
