@@ -23,6 +23,7 @@ from search.embedded.benchmark import load_split, split_file
 from search.embedded.inputs import BATCH, SplitInputs, encode_split, one_thread
 from search.embedded.scoring import score
 from search.evaluators import Probe, SampleKey
+from search.quietening import show_no_progress_bars
 from space.shapes import shape_from_pretrained
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ class EmbeddedEvaluator:
         import torch
         from transformers import AutoModelForImageTextToText
 
+        show_no_progress_bars()
         try:
             model = AutoModelForImageTextToText.from_pretrained(
                 self._checkpoint, dtype=torch.float32, trust_remote_code=False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruners.errors import ModelError
 from pruners.loading_errors import LOADING_ERRORS
+from search.quietening import show_no_progress_bars
 from search.tasks.hub import check_access
 from search.tasks.settings import DType
 
@@ -95,6 +96,7 @@ def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel
         wanted: Any = torch.float32 if place.type == "cpu" else "auto"
     else:
         wanted = getattr(torch, dtype)
+    show_no_progress_bars()
     try:
         processor = load_processor(name)  # first, as its files are small
         _check_chat_template(name, processor)

@@ -279,11 +279,9 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _quieten() -> None:
-    """Leave the terminal to this program, in workers too: libraries log and show progress."""
+    """Leave the terminal to this program: lmms-eval logs and shows progress as it works."""
     import datasets
     from loguru import logger
-    from transformers.utils.logging import disable_progress_bar
 
     logger.disable("lmms_eval")
     datasets.disable_progress_bars()
-    disable_progress_bar()

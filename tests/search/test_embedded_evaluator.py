@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils.logging import enable_progress_bar
 
 from pruners import apply_schedule
 from pruners.errors import DataError, ModelError
@@ -42,6 +43,16 @@ def schedules() -> dict[str, Schedule]:
         "searched": space.decode(point),
         **published_at(BUDGET, LLAVA_1_5_7B),
     }
+
+
+def test_loading_shows_no_bars_in_whichever_process(capfd: pytest.CaptureFixture[str]) -> None:
+    enable_progress_bar()  # as in a worker that has just begun
+    AutoModelForImageTextToText.from_pretrained(CHECKPOINT)
+    assert "Loading weights" in capfd.readouterr().err
+    fresh = EmbeddedEvaluator()
+    assert fresh.model is not None
+    assert fresh.text_tower is not None
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["dense", "searched", "visiondrop", "desap"])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers.utils.logging import enable_progress_bar
 
 from pruners.errors import DataError, InputError, ModelError
 from search.lmms.decoding import Decoding
@@ -179,6 +180,14 @@ def test_a_device_that_is_not_there_is_named(
     monkeypatch.setattr(torch.nn.Module, "to", absent)
     with pytest.raises(ModelError, match=r"cannot be loaded on cuda:0 .*not compiled with CUDA"):
         load_live_model(str(checkpoint / "model"), device="cuda:0", dtype="auto")
+
+
+def test_loading_shows_no_bars_in_whichever_process(
+    checkpoint: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    enable_progress_bar()  # as in a worker that has just begun
+    load_live_model(str(checkpoint / "model"), device="cpu", dtype="auto")
+    assert capfd.readouterr().err == ""
 
 
 def test_the_device_without_weights_is_refused(checkpoint: Path) -> None:
