@@ -41,7 +41,7 @@ def run_settings(settings: CommandSettings, command: str) -> int:
         from search.explaining import explain
         from studies.storage import StudyFolder
 
-        _quieten_libraries()
+        _quieten_optuna()
         continued = StudyFolder.check(plan.folder, plan.identity, settings.storage)
         explain(plan, settings.search, display, continued=continued)
         return 0
@@ -52,7 +52,7 @@ def run_settings(settings: CommandSettings, command: str) -> int:
         from search.workers.starting import start_workers
         from studies.trial_storage import storage_errors
 
-        _quieten_libraries()
+        _quieten_optuna()
         maker = partial(make_evaluator, plan.choice, settings.tasks, settings.search.seed)
         with (
             storage_errors(folder.trials_in, settings.storage),
@@ -65,9 +65,9 @@ def run_settings(settings: CommandSettings, command: str) -> int:
 
 @contextmanager
 def _opened(plan: Plan, storage: StorageAddress | None) -> Iterator[StudyFolder]:
-    """Hold the study's folder; a new study that fails before anything is measured leaves none.
+    """Hold the study's folder; a new study that ends before anything is measured leaves none.
 
-    The command that mends what was wrong, a device, say, may be another study's.
+    The command that mends what was wrong, a device or a mistyped option, may be another study's.
     """
     from studies.deleting import delete_study
     from studies.storage import StudyFolder
@@ -77,7 +77,7 @@ def _opened(plan: Plan, storage: StorageAddress | None) -> Iterator[StudyFolder]
         with StudyFolder.open(plan.folder, plan.identity, storage) as folder:
             try:
                 yield folder
-            except PrunetuneError:
+            except (PrunetuneError, KeyboardInterrupt):
                 is_worthless = not folder.continued and folder.scores.is_empty
                 raise
     finally:
@@ -86,12 +86,10 @@ def _opened(plan: Plan, storage: StorageAddress | None) -> Iterator[StudyFolder]
                 delete_study(plan.folder, None if storage is None else storage.url)
 
 
-def _quieten_libraries() -> None:
-    """Leave the terminal to this program: Optuna and transformers print as they work."""
+def _quieten_optuna() -> None:
+    """Leave the terminal to this program: Optuna prints as it works."""
     import optuna
-    from transformers.utils.logging import disable_progress_bar
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Optuna asks for heartbeats in its own loop only; ours are given by `TrialStorage.keep_alive`.
     warnings.filterwarnings("ignore", message="Heartbeat of storage", category=UserWarning)
-    disable_progress_bar()

@@ -18,6 +18,34 @@ _Field = tuple[str, ...]  # its name and, before it, those that it is in
 
 _LONGEST_BUDGET = 100  # characters; files are called by it
 _MOST_DIFFERENCES = 8  # that a message names
+_FOLLOWING: Mapping[str, tuple[str, ...]] = {
+    "model": ("model_fingerprint", "tasks", "splits.", "space.layer_step"),
+    "tasks": ("splits.",),
+    "seed": tuple(f"splits.{split}.fingerprint" for split in ("search", "confirm", "report")),
+    "shape.name": ("shape.", "space.layer_step"),
+    "space.decoder_stages": ("space.dimensions.",),
+    "space.vocabulary": ("space.dimensions.",),
+    "strategy.sampler": ("strategy.",),
+    **{
+        f"splits.{split}.samples": (f"splits.{split}.fingerprint",)
+        for split in ("search", "confirm", "report")
+    },
+}
+"""Beginnings of fields that differ because another one does."""
+_OPTIONS = {
+    "model": "--model",
+    "tasks": "--tasks",
+    "seed": "--seed",
+    "budgets": "--budget",
+    "shape.name": "--target",
+    "space.decoder_stages": "--stages",
+    "space.vocabulary": "--space",
+    "strategy.sampler": "--strategy",
+    "splits.search.samples": "--search-samples",
+    "splits.confirm.samples": "--confirm-samples",
+    "splits.report.samples": "--report-samples",
+}
+"""What users give to set a field."""
 _LONGEST_VALUE = 60  # characters of a value or a name that a message shows
 
 
@@ -99,11 +127,39 @@ class StudyIdentity(BaseModel):
         ]
 
 
+def leading(differences: Sequence[str]) -> list[str]:
+    """Leave out what differs only because something else does.
+
+    Args:
+        differences: What `StudyIdentity.differences` says.
+
+    Returns:
+        Those of them that do not follow from another.
+    """
+    fields = [line.partition(":")[0] for line in differences]
+    following = [(cause, _FOLLOWING[cause]) for cause in fields if cause in _FOLLOWING]
+    return [
+        line
+        for field, line in zip(fields, differences, strict=True)
+        if not any(field != cause and field.startswith(begins) for cause, begins in following)
+    ]
+
+
 def in_few_words(differences: Sequence[str]) -> str:
-    """Join what `StudyIdentity.differences` says, the first of it where it is much."""
-    named = [*differences[:_MOST_DIFFERENCES]]
-    if len(differences) > len(named):
-        named.append(f"and {len(differences) - len(named)} more")
+    """Say what makes two studies differ, in the words of the command line.
+
+    Args:
+        differences: What `StudyIdentity.differences` says.
+
+    Returns:
+        The leading ones, the first of them where they are many.
+    """
+    named = []
+    for line in leading(differences):
+        field, separator, values = line.partition(":")
+        named.append(f"{_OPTIONS.get(field, field)}{separator}{values}")
+    if len(named) > _MOST_DIFFERENCES:
+        named[_MOST_DIFFERENCES:] = [f"and {len(named) - _MOST_DIFFERENCES} more"]
     return "; ".join(named)
 
 

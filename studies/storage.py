@@ -270,7 +270,8 @@ def _check_content(path: Path, identity: StudyIdentity, address: StorageAddress 
     if differing:
         raise StudyError(
             f"{path} holds another study, which cannot be continued: {in_few_words(differing)}. "
-            "Name another study with --study, or give the stored values"
+            "Give the study's values, name another study with --study, or remove this one with "
+            f"prunetune studies delete {path}"
         )
     _check_storage(path, address)
     if DATABASE_FILE in present:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruners.published import dense
+from studies.identity import leading
 from studies.reading import StoredBudget, StoredStudy
 from studies.results import SEARCHED, Comparison
 from studies.statistics import Difference, differences
@@ -95,7 +96,8 @@ def compare_studies(studies: Sequence[StoredStudy]) -> StudyComparison:
 
 
 def _note(first: StoredStudy, other: StoredStudy) -> str:
-    fields = [line.partition(":")[0] for line in first.identity.differences(other.identity)]
+    lines = leading(first.identity.differences(other.identity))
+    fields = [line.partition(":")[0] for line in lines]
     if not fields:
         return f"{other.name} and {first.name} are studies of the same."
     return f"{other.name} differs from {first.name} in {', '.join(fields)}."

@@ -202,11 +202,21 @@ def test_the_same_command_continues_and_measures_nothing_again(
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
-        (["--stages", "2"], "space.decoder_stages: 3 in the study, 2 now"),
-        (["--space", "full"], 'space.vocabulary: "mission" in the study, "full" now'),
-        (["--seed", "5"], "seed: 0 in the study, 5 now"),
-        (["--strategy", "random"], 'strategy.sampler: "adaptive" in the study, "random" now'),
-        (["--target", "llava-1.5-13b"], "shape.decoder_layers: 32 in the study, 40 now"),
+        (["--stages", "2"], "--stages: 3 in the study, 2 now"),
+        (["--space", "full"], '--space: "mission" in the study, "full" now'),
+        (["--seed", "5"], "--seed: 0 in the study, 5 now"),
+        (["--strategy", "random"], '--strategy: "adaptive" in the study, "random" now'),
+        (
+            ["--target", "llava-1.5-13b"],
+            '--target: "llava-1.5-7b" in the study, "llava-1.5-13b" now',
+        ),
+        (["--model", "embedded"], '--model: "analytic" in the study, "embedded" now'),
+        (["--budget", "40%"], '--budget: ["30%"] in the study, ["30%", "40%"] now'),
+        (
+            ["--stages", "2", "--space", "full", "--seed", "5"],
+            '--seed: 0 in the study, 5 now; --stages: 3 in the study, 2 now; --space: "mission" in '
+            'the study, "full" now',
+        ),
     ],
 )
 def test_another_identity_is_refused_by_naming_what_differs(
@@ -218,7 +228,8 @@ def test_another_identity_is_refused_by_naming_what_differs(
     capsys.readouterr()
     assert run([*command, *changed]) == 2
     output = capsys.readouterr()
-    assert field in output.err
+    # What differs only because of that, fingerprints and ranges, say, is left out.
+    assert f"which cannot be continued: {field}. Give" in output.err
     assert output.out == ""
     assert {path: path.read_bytes() for path in before} == before
 
@@ -275,6 +286,24 @@ def test_a_dry_run_explains_and_writes_no_study(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     for said in ("full, 15 parameters", "scorer_3: one of", "rater-attention", "-full-seed-0"):
         assert said in shown
+
+
+def test_ctrl_c_while_a_study_starts_leaves_none_in_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    command = ["--budget", "30%", "--trials", "1", "--study", "mine"]
+    with monkeypatch.context() as patched:
+        patched.setattr("optuna.logging.set_verbosity", interrupt)
+        assert run([*ANALYTIC, *command, "--seed", "7"]) == 130
+    assert not Path("runs/mine").exists()
+    assert run([*ANALYTIC, *command]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("optuna.logging.set_verbosity", interrupt)
+        assert run([*ANALYTIC, *command]) == 130
+    assert Path("runs/mine/schedule.json").exists()  # what was measured stays
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
