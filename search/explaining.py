@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pruners.files import load_schedule
 from pruners.published import dense
 from pruners.schedule import Schedule
 from search.baselines import compared_methods, left_out, published_at
 from search.display import Display
 from search.evaluators import SPLITS
-from search.export import measurement_note
+from search.export import given_text_tower, measurement_note
 from search.measured_form import as_measured
 from search.measuring import Measurements
 from search.model_choice import explain_choice
@@ -74,8 +76,16 @@ def closing_lines(plan: Plan, schedules: Sequence[Path], page: Path) -> list[str
         f"Report: {page}",
         f"Everything else: {plan.folder}; its trials: prunetune dashboard {plan.folder}",
         "Use it: from pruners import apply_schedule, load_schedule; "
-        f'apply_schedule(model, load_schedule("{schedules[0]}"))',
+        f"apply_schedule(model, {_arguments(plan, schedules[0])})",
     ]
+
+
+def _arguments(plan: Plan, path: Path) -> str:
+    """What of a schedule's file, and of the tower that it was measured with, is to be written."""
+    loading = f"load_schedule({json.dumps(str(path))})"
+    tower = given_text_tower(plan.evaluator)
+    reads_it = any(hasattr(stage.scorer, "text_tower") for stage in load_schedule(path).stages)
+    return f"{loading}, text_tower={json.dumps(tower)}" if tower and reads_it else loading
 
 
 def explain(plan: Plan, settings: SearchSettings, display: Display, *, continued: bool) -> None:

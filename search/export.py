@@ -52,6 +52,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def given_text_tower(evaluator: Evaluator) -> str | None:
+    """Return the text tower that the user gave in place of the schedules' own, if any.
+
+    Args:
+        evaluator: What measures.
+
+    Returns:
+        Its folder or hub name.
+    """
+    return evaluator.text_tower if isinstance(evaluator, TaskEvaluator) else None
+
+
 def measurement_note(evaluator: Evaluator, target: Shape) -> str:
     """Say what the measured accuracy means for the target.
 
@@ -62,7 +74,7 @@ def measurement_note(evaluator: Evaluator, target: Shape) -> str:
     Returns:
         A few sentences, for the schedule's evidence and the terminal.
     """
-    tower = evaluator.text_tower if isinstance(evaluator, TaskEvaluator) else None
+    tower = given_text_tower(evaluator)
     towers = (
         f" Questions were compared with images by the text tower {tower}; give it to "
         "apply_schedule as text_tower."

@@ -33,7 +33,10 @@ def test_a_search_on_six_benchmarks_gives_a_schedule_with_evidence(
     assert run(command) == 0
     schedule = load_schedule(tmp_path / "study" / "schedule.json")
     assert schedule.evidence is not None
-    assert command[command.index("--text-tower") + 1] in schedule.evidence.note
+    tower = command[command.index("--text-tower") + 1]
+    assert tower in schedule.evidence.note
+    assert any(hasattr(stage.scorer, "text_tower") for stage in schedule.stages)
+    assert f'schedule.json"), text_tower="{tower}")' in capsys.readouterr().out
     report = schedule.evidence.splits["report"]
     assert set(report.tasks) == set(NAMES.split(","))
     figures = json.loads((tmp_path / "study" / "benchmarks.json").read_text())
