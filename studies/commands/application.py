@@ -165,9 +165,10 @@ def export(
         ExportFormat | None,
         typer.Option(
             "--format",
-            help="Trials as csv, json or parquet; the schedule, or another runtime's settings for "
-            "it; results as latex or markdown, and as bibtex the methods in them. By default what "
-            "the name of the file ends in, else csv.",
+            help="Trials as csv, json or parquet; results as latex or markdown, and as bibtex the "
+            "methods in them; the schedule; or another runtime's settings for it, which of "
+            "schedules that searches find so far none has. By default what the name of the file "
+            "ends in, else csv.",
         ),
     ] = None,
     to: Annotated[

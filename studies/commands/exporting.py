@@ -8,14 +8,14 @@ from typing import Literal
 
 import typer
 
-from pruners.errors import StudyError
+from pruners.errors import RuntimeExportError, StudyError
 from pruners.files import save_schedule
 from pruners.schedule import Schedule
 from space.budgets import budget_label
 from studies.files import write_text
 from studies.paper_tables import table_text
 from studies.reading import StoredBudget, StoredStudy
-from studies.runtime_exports import export_to
+from studies.runtime_exports import RuntimeSettings, export_to
 
 ExportFormat = Literal[
     "csv", "json", "parquet", "schedule", "latex", "markdown", "bibtex",
@@ -63,8 +63,18 @@ def export_study(
         case "schedule":
             _export_schedule(_one_budget(study, budget), study, to)
         case _:
-            settings = export_to(form, _schedule(_one_budget(study, budget), study))
-            _write(settings.model_dump_json(indent=1) + "\n", to)
+            schedule = _schedule(_one_budget(study, budget), study)
+            _write(_settings_of(schedule, form).model_dump_json(indent=1) + "\n", to)
+
+
+def _settings_of(schedule: Schedule, runtime: str) -> RuntimeSettings:
+    try:
+        return export_to(runtime, schedule)
+    except RuntimeExportError as error:
+        raise RuntimeExportError(
+            f"{error}. Of schedules that searches find, no runtime but this package's can say any "
+            "so far (docs/exports.md); --format schedule is for that one"
+        ) from error
 
 
 def _one_budget(study: StoredStudy, budget: str | None) -> StoredBudget:

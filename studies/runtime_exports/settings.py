@@ -84,8 +84,8 @@ def encoder_stage(schedule: Schedule, runtime: str) -> Stage:
     if later:
         raise RuntimeExportError(
             f"{runtime} drops tokens once, before the decoder's first layer; the schedule also "
-            f"drops some before layer {', '.join(map(str, later))}. Search one without decoder "
-            "stages (--stages 0)"
+            f"drops some before layer {', '.join(map(str, later))}. Compose one without decoder "
+            "stages"
         )
     (stage,) = schedule.stages
     if stage.contextual > 0 or not isinstance(stage.merge, NoMerge):
