@@ -76,10 +76,24 @@ class CachedStage:
                 return None
             return pad(~self.added, (0, total - prompt), value=True)
         dense = dense.to(self.source.device).bool()
-        cached = dense[:, :prompt].gather(1, self.source)
+        # Shorter than the prompt, whose end has been cropped off, and less has come since.
+        left = self.source.shape[1] - max(prompt - total, 0)
+        cached = dense[:, :prompt].gather(1, self.source[:, :left])
         if self.added is not None:
-            cached = cached & ~self.added
+            cached = cached & ~self.added[:, :left]
         return torch.cat([cached, dense[:, prompt:]], dim=1)
+
+    def ends_with(self, places: Tensor) -> bool:
+        """Say whether these layers held some tokens of the dense prompt last.
+
+        Args:
+            places: Where the tokens are in the dense prompt, (count,).
+
+        Returns:
+            Whether all sequences did.
+        """
+        ends = self.source[:, -len(places) :]
+        return ends.shape[1] == len(places) and bool((ends == places.to(ends.device)).all())
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,7 @@ class PrunedCache:
         first: What the layers before the first decoder boundary hold.
         stages: What the layers from each decoder boundary on hold, by rising layer.
         padded: Whether the sequences have padding; else masks need not be looked at.
+        dropped: Whether tokens have been dropped; else the model alone can go on, too.
         ahead: How far the positions behind the prompt are ahead of the count of tokens, (batch, 1);
             None where positions have one axis, which counts them.
     """
@@ -99,6 +114,7 @@ class PrunedCache:
     first: CachedStage
     stages: tuple[CachedStage, ...]
     padded: bool
+    dropped: bool
     ahead: Tensor | None = None
 
     def positions(self, mask: Tensor | None, start: int, count: int) -> Tensor:
@@ -125,16 +141,18 @@ class PrunedCache:
         dropped = self.prompt - self.first.source.shape[1]
         return int(cache.get_seq_length(0)) + dropped
 
-    def check(self, rows: int, mask: Tensor | None, total: int) -> None:
+    def check(self, cache: Any, rows: int, mask: Tensor | None, total: int) -> None:
         """Check that a decoding step belongs to the cache.
 
         Args:
+            cache: The cache.
             rows: Sequences in the step's batch.
             mask: The step's attention mask, or None.
             total: Length of the dense sequence after the step.
 
         Raises:
-            InputError: The step has another batch size or a mask of another length.
+            InputError: The step has another batch size or a mask of another length, or the cache
+                has been cropped by more than text behind the images.
         """
         expected = self.first.source.shape[0]
         if rows != expected:
@@ -145,8 +163,17 @@ class PrunedCache:
         if mask is not None and (mask.ndim != 2 or mask.shape[1] != total):
             raise InputError(
                 f"the attention mask has shape {tuple(mask.shape)}; expected ({rows}, {total}): "
-                "the whole sequence as if nothing had been dropped, which is what generate passes"
+                "the whole sequence as if nothing had been dropped, which is what generate passes "
+                "without prefill_chunk_size"
             )
+        cropped = self.first.source.shape[1] - int(cache.get_seq_length(0))
+        if cropped > 0:
+            places = torch.arange(self.prompt - cropped, self.prompt)
+            if not all(stage.ends_with(places) for stage in (self.first, *self.stages)):
+                raise InputError(
+                    f"the cache was cropped by the prompt's last {cropped} tokens, some of them of "
+                    "images that have been pruned; crop the text behind the images only"
+                )
 
 
 def positions_ahead(dense: Batch) -> Tensor:
@@ -170,8 +197,9 @@ def positions_ahead(dense: Batch) -> Tensor:
 
 
 def remember(cache: Any, pruned: PrunedCache) -> None:
-    """Note on a cache what a prefill left in it; copies of the cache have the note too."""
+    """Note on a cache what a prefill left in it, and lock it; copies of it have the note too."""
     setattr(cache, _ATTRIBUTE, pruned)
+    lock(cache)
 
 
 def remember_padding(cache: Any, *, padded: bool) -> None:
@@ -187,5 +215,31 @@ def recall(cache: Any) -> PrunedCache | None:
     if pruned is not None and cache.get_seq_length(0) == 0:
         # Emptied: whatever fills it next is not what the prefill left.
         delattr(cache, _ATTRIBUTE)
+        unlock(cache)
         return None
     return pruned
+
+
+def lock(cache: Any) -> None:
+    """Keep a model from going on with a pruned cache, unless a schedule's hooks unlock it.
+
+    The lock is an attribute of this one cache, before its class's method: copies have it too, and
+    no reference leads from it to the cache, which is freed as soon as nobody uses it.
+    """
+    pruned: PrunedCache = getattr(cache, _ATTRIBUTE)
+    if pruned.dropped:
+        cache.update = _refuse
+
+
+def unlock(cache: Any) -> None:
+    """Let the call under way add to a cache."""
+    vars(cache).pop("update", None)
+
+
+def _refuse(*args: Any, **kwargs: Any) -> None:
+    """Stand in for a cache's `update` between the calls of a pruned model."""
+    raise InputError(
+        "the cache was filled under a schedule that is not applied any more: its layers hold "
+        "different numbers of tokens, which the model alone does not know of; apply the schedule "
+        "again, or start with a new cache"
+    )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pruners.adapters import DecoderCall, ModelAdapter
 from pruners.cache import CachedStage, PrunedCache
+from pruners.errors import InputError
 from pruners.layer_arguments import with_positions
 
 _BY_TOKEN = ("input_ids", "inputs_embeds", "mm_token_type_ids")
@@ -55,6 +56,9 @@ class Continuation:
 
         Returns:
             Its arguments by name.
+
+        Raises:
+            InputError: None of them is new.
         """
         options = dict(call.options)
         given = call.input_ids if call.input_ids is not None else call.inputs_embeds
@@ -69,6 +73,12 @@ class Continuation:
         elif counted is not None and given.shape[1] > 1:
             total = int(counted.max()) + 1
         count = given.shape[1]
+        if mask is None and total is not None and total <= start:
+            raise InputError(
+                f"the call's tokens have positions up to {total - 1}, but the cache goes on from "
+                f"{start}, counted as if nothing had been dropped; pass new tokens with such "
+                "positions, and no prefill_chunk_size, with which generate passes old ones"
+            )
         if total is not None and 0 < total - start < count:
             count = total - start
             for name in _BY_TOKEN:
@@ -101,7 +111,7 @@ class Continuation:
         start = self._pruned.dense_length(self.cache)
         self._total = start + new
         mask = kwargs.get("attention_mask")
-        self._pruned.check(rows, mask, self._total)
+        self._pruned.check(self.cache, rows, mask, self._total)
         # A mask says nothing of sequences without padding. New turns may bring padding.
         self.padded = self._pruned.padded or (mask is not None and new > 1 and not bool(mask.all()))
         self._mask = mask if self.padded else None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pruners.adapters import DecoderCall, ModelAdapter
-from pruners.cache import recall, remember, remember_padding
+from pruners.cache import lock, recall, remember, remember_padding, unlock
 from pruners.compiling import forget_compiled, uncompiled
 from pruners.continuation import Continuation
 from pruners.encoded_media import EncodedMedia, MediaRecorder
@@ -173,8 +173,10 @@ class PruningHooks:
         if pruned is None:
             return None
         step = Continuation(self._adapter, pruned, call.cache)
+        options = step.new_tokens_only(call)
         self._current.value = step
-        return (), step.new_tokens_only(call)
+        unlock(call.cache)
+        return (), options
 
     def _start_prefill(self, call: DecoderCall) -> Prefill:
         if call.cache is not None:
@@ -200,6 +202,8 @@ class PruningHooks:
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self._current.value
         self._current.value = None
+        if isinstance(call, Continuation):
+            lock(call.cache)
         if output is None:  # The model raised an error.
             return
         if isinstance(call, Prefill):
@@ -272,7 +276,7 @@ def _take_encoded(
         if media is None:
             raise InputError(
                 f"the {kind}s were encoded before the schedule was applied, or cut into chunks "
-                "by prefill_chunk_size; pass pixel values, in one chunk"
+                "by prefill_chunk_size; pass pixel values, without prefill_chunk_size"
             )
         prefill.encoded[kind] = media
 

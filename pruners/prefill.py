@@ -175,7 +175,8 @@ class Prefill:
         )
         padded = self.prompt.real is not None
         ahead = positions_ahead(self._dense) if self._adapter.position_axes > 1 else None
-        held = PrunedCache(self.prompt.length, first, tuple(stages), padded, ahead)
+        dropped = any(group.stages for group in record.groups)
+        held = PrunedCache(self.prompt.length, first, tuple(stages), padded, dropped, ahead)
         return record, self._cache, held
 
     def _record(self, number: int, group: Group) -> GroupRecord:
@@ -255,6 +256,8 @@ class Prefill:
             return previous
         assert self.batch is not None
         keys = self._cache.layers[index - 1].keys
+        if keys.ndim != 4:  # A quantised cache holds none as they were.
+            return previous
         return previous.with_keys(self.batch.groups[number].of(keys))
 
     def _attention(

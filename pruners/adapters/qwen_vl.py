@@ -49,4 +49,6 @@ class QwenVLAdapter(ModelAdapter):
             return position_ids[0]
         # To a kept cache, `generate` adds what the model remembers of whichever call came last.
         ahead: Tensor | None = cast(Any, self.core).rope_deltas
-        return None if ahead is None else position_ids[0] - ahead.to(position_ids.device)
+        if ahead is None or 1 != len(ahead) != position_ids.shape[1]:
+            return None
+        return position_ids[0] - ahead.to(position_ids.device)

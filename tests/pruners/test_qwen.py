@@ -27,7 +27,7 @@ from pruners import (
     apply_schedule,
 )
 from pruners.adapters import adapter_for
-from pruners.errors import UnsupportedModelError
+from pruners.errors import InputError, UnsupportedModelError
 from pruners.vision import VisionRecorder
 from pruners.vision_outputs import VisionOutputs, VisionParts
 from pruners.vision_towers import packed
@@ -360,6 +360,19 @@ def test_a_second_turn_continues_whatever_came_between(
             **GREEDY,
         )
     assert torch.equal(second, expected)
+
+
+def test_a_kept_cache_of_another_batch_size_is_refused_by_its_size(qwen: TinyModel) -> None:
+    """The model remembers as many positions as the batch had sequences."""
+    inputs = qwen.mixed()
+    with apply_schedule(qwen.model, PRUNING):
+        first = qwen.model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
+        whole = turn(inputs, first.sequences[:, inputs["input_ids"].shape[1] :])
+        given = {name: whole[name] for name in ("input_ids", "attention_mask")}
+        with pytest.raises(InputError, match="filled by 4 sequences, but this call has 8"):
+            qwen.model.generate(
+                **given, past_key_values=first.past_key_values, num_beams=2, **GREEDY
+            )
 
 
 def test_given_positions_are_respected(qwen: TinyModel) -> None:
