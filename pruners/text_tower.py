@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 from pruners.errors import ModelError, shortened
 from pruners.loading_errors import LOADING_ERRORS
+from pruners.missing_weights import check_whole
 from pruners.transfer import send_together
 
 
@@ -92,17 +93,20 @@ class TextTower:
             The tower, on the CPU.
 
         Raises:
-            ModelError: The checkpoint or its tokenizer cannot be loaded.
+            ModelError: The checkpoint or its tokenizer cannot be loaded, or lacks weights.
         """
         name = os.fspath(path_or_name)
         try:
-            clip = CLIPModel.from_pretrained(name)
+            clip, report = CLIPModel.from_pretrained(name, output_loading_info=True)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except LOADING_ERRORS as error:
             raise ModelError(
                 f"the text tower {name!r} cannot be loaded ({shortened(error)}); pass text_tower= "
                 "the folder or hub name of the CLIP checkpoint paired with the vision tower"
             ) from error
+        parts = ("text_model.", "text_projection.", "visual_projection.")
+        lacking = [weight for weight in report["missing_keys"] if weight.startswith(parts)]
+        check_whole(f"the text tower {name!r}", lacking)
         return cls(name, tokenizer, clip.text_model, clip.text_projection, clip.visual_projection)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:

@@ -23,6 +23,7 @@ from pruners.errors import (
     shown,
 )
 from pruners.loading_errors import LOADING_ERRORS
+from pruners.missing_weights import check_whole
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _HASH_START = 8
@@ -115,13 +116,15 @@ def load(settings: ModelSettings) -> LoadedModel:
     tokenizer = processor.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = _from_pretrained(
+    model, report = _from_pretrained(
         AutoModelForImageTextToText,
         settings,
         "model",
+        output_loading_info=True,
         dtype=settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype),
         attn_implementation=settings.attn_implementation,
     )
+    check_whole(f"the model of pretrained={settings.pretrained}", report["missing_keys"])
     model = model.eval().to(settings.device)
     if given is None or schedule is None:
         return LoadedModel(model, processor)

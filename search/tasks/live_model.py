@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruners.errors import ModelError
 from pruners.loading_errors import LOADING_ERRORS
+from pruners.missing_weights import check_whole
 from search.quietening import show_no_progress_bars
 from search.tasks.hub import check_access
 from search.tasks.settings import DType
@@ -78,7 +78,8 @@ def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel
         The model.
 
     Raises:
-        ModelError: It cannot be loaded, does not fit the device, or has no chat template.
+        ModelError: It cannot be loaded, lacks weights, does not fit the device, or has no chat
+            template.
     """
     import torch
     from transformers import AutoModelForImageTextToText
@@ -103,7 +104,7 @@ def load_live_model(name: str, *, device: str | None, dtype: DType) -> LiveModel
         loaded, report = AutoModelForImageTextToText.from_pretrained(
             name, dtype=wanted, trust_remote_code=False, output_loading_info=True
         )
-        _check_decoder_is_whole(name, report["missing_keys"])
+        check_whole(f"--model {name}", report["missing_keys"])
         model = loaded.to(place).eval()
     except _UNLOADABLE as error:
         raise ModelError(
@@ -118,17 +119,6 @@ def _check_chat_template(name: str, processor: Any) -> None:
         raise ModelError(
             f"the processor of {name} has no chat template, so that prompts would be guessed; save "
             "one beside it as chat_template.jinja"
-        )
-
-
-def _check_decoder_is_whole(name: str, missing: Collection[str]) -> None:
-    """Refuse random weights, others in each worker; towers may lack layers that nothing reads."""
-    parts = ("language_model.", "lm_head.")
-    lacking = sorted(weight for weight in missing if any(part in weight for part in parts))
-    if lacking:
-        raise ModelError(
-            f"--model {name} lacks {len(lacking)} weights of its decoder, {lacking[0]} among them, "
-            "which would be random; save or download the model again"
         )
 
 

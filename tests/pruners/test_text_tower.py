@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
@@ -70,6 +71,30 @@ def test_a_damaged_checkpoint_is_named(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "clip" / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(ModelError, match=r"text tower '.*clip' cannot be loaded"):
         TextTower.load(tmp_path / "clip")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("text_model.encoder.layers.0.", "16 weights, "), ("visual_projection.", "1 weights, visual")],
+)
+def test_a_checkpoint_without_some_of_its_weights_is_refused(
+    tiny: Any, tmp_path: Path, part: str, message: str
+) -> None:
+    shutil.copytree(tiny.clip_folder, tmp_path / "clip")
+    weights = load_file(tmp_path / "clip" / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith(part)}
+    save_file(kept, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"text tower '.*clip' lacks {message}"):
+        TextTower.load(tmp_path / "clip")
+
+
+def test_what_is_not_read_of_a_checkpoint_may_be_missing(tiny: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny.clip_folder, tmp_path / "clip")
+    weights = load_file(tmp_path / "clip" / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("vision_model.")}
+    save_file(kept, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    found = TextTower.load(tmp_path / "clip").encode(QUESTIONS)
+    assert torch.equal(found.question, tiny.text_tower.encode(QUESTIONS).question)
 
 
 def test_no_question_is_refused(tiny: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pruners import (
     InformationFlow,
@@ -125,6 +126,16 @@ def test_what_cannot_be_loaded_is_named(tiny: TinyModel, tmp_path: Path) -> None
     (damaged / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(ModelError, match=r"the model of pretrained=\S+damaged cannot be loaded"):
         load(ModelSettings(pretrained=str(damaged)))
+
+
+def test_a_model_without_some_of_its_weights_is_refused(tiny: TinyModel, tmp_path: Path) -> None:
+    shutil.copytree(tiny.folder, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    weights = load_file(file)
+    kept = {name: weight for name, weight in weights.items() if "vision_tower" not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"the model of .* lacks {len(weights) - len(kept)} "):
+        load(ModelSettings(pretrained=str(tmp_path / "model")))
 
 
 @pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -195,18 +196,20 @@ def test_the_device_without_weights_is_refused(checkpoint: Path) -> None:
         load_live_model(str(checkpoint / "model"), device="meta", dtype="auto")
 
 
-def test_a_model_without_some_of_its_weights_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [(r"language_model.*\.layers\.3\.", 9), (r"vision_tower.*\.layers\.1\.", 16), ("projector", 4)],
+)
+def test_a_model_without_some_of_its_weights_is_refused(
+    checkpoint: Path, tmp_path: Path, part: str, count: int
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(checkpoint / "model", folder)
     weights = load_file(folder / "model.safetensors")
-    kept = {
-        name: value
-        for name, value in weights.items()
-        if not ("language_model" in name and ".layers.3." in name)
-    }
-    assert len(weights) - len(kept) == 9
+    kept = {name: value for name, value in weights.items() if not re.search(part, name)}
+    assert len(weights) - len(kept) == count
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 9 weights of its decoder, \S*layers\.3\."):
+    with pytest.raises(ModelError, match=rf"lacks {count} weights, \S*{part}"):
         load_live_model(str(folder), device="cpu", dtype="auto")
 
 
