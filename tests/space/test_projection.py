@@ -150,6 +150,17 @@ def test_stages_saturate_at_the_dense_count() -> None:
     assert at_dense.stages == ()
 
 
+def test_a_stage_that_comes_to_do_nothing_hands_its_ratio_on() -> None:
+    """The second would keep as many as the first; the third keeps about half of them, as before."""
+    stages = tuple(
+        Stage(layer=layer, retention=tokens / TINY.visual_tokens, scorer=VisualSelfAttention())
+        for layer, tokens in ((1, 4.85), (2, 4.25), (3, 2.64))
+    )
+    found = project(Schedule(stages=stages), TINY, Budget("tokens", 4.83))
+    # Two tokens throughout would cost as much.
+    assert found.visual_tokens_per_layer(5, TINY.visual_tokens) == (16, 3, 3, 1, 1)
+
+
 def test_boundaries_move_earlier_only_where_the_budget_asks_for_it() -> None:
     stages = (Stage(layer=16, retention=0.1, scorer=VisualSelfAttention()),)
     # 16 layers of 576 tokens are 57 %; near that, fewer than 0.4 of the mean are left for the rest.
