@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
@@ -226,16 +226,29 @@ def counts_of(schedule: Schedule, family: TinyModel) -> Any:
     return schedule.counts(family.visual_tokens, family.shape.tokens_per_tile)
 
 
+class Dense(NamedTuple):
+    """What a family's model gives that no schedule is applied to: logits, and tokens generated."""
+
+    logits: Tensor
+    answer: Tensor
+
+
+@pytest.fixture(scope="session")
+def dense(family: TinyModel) -> Dense:
+    inputs = family.inputs(QUESTIONS)
+    answer = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    return Dense(logits_of(family.model, inputs), answer)
+
+
 def test_conformance_full_retention_changes_nothing(
-    family: Any, schedule: Schedule, prune: Any
+    family: Any, schedule: Schedule, prune: Any, dense: Dense
 ) -> None:
     inputs = family.inputs(QUESTIONS)
-    dense = logits_of(family.model, inputs)
-    answer = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)
     kept = [stage.model_copy(update={"retention": 1.0}) for stage in schedule.stages]
     prune(schedule.model_copy(update={"stages": tuple(kept)}))
-    assert torch.equal(logits_of(family.model, inputs), dense)
-    assert torch.equal(family.model.generate(**inputs, max_new_tokens=4, do_sample=False), answer)
+    assert torch.equal(logits_of(family.model, inputs), dense.logits)
+    answer = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert torch.equal(answer, dense.answer)
 
 
 def test_conformance_token_counts_are_the_schedules(
@@ -573,29 +586,42 @@ def hooks_of(model: Any) -> dict[str, Any]:
     }
 
 
-def test_conformance_remove_restores_the_model(family: Any, schedule: Schedule, prune: Any) -> None:
+def test_conformance_remove_restores_the_model(
+    family: Any, schedule: Schedule, prune: Any, dense: Dense
+) -> None:
     inputs = family.inputs(QUESTIONS)
-    dense = logits_of(family.model, inputs)
     attributes, hooks = set(vars(family.model)), hooks_of(family.model)
     state = copy.deepcopy(family.model.state_dict())
     handle = prune(schedule)
     pruned = logits_of(family.model, inputs)
-    assert pruned.shape[1] < dense.shape[1]
+    assert pruned.shape[1] < dense.logits.shape[1]
     handle.remove()
     assert set(vars(family.model)) == attributes
     assert hooks_of(family.model) == hooks
     assert all(torch.equal(value, state[name]) for name, value in family.model.state_dict().items())
-    assert torch.equal(logits_of(family.model, inputs), dense)
+    assert torch.equal(logits_of(family.model, inputs), dense.logits)
 
 
-def test_conformance_text_alone_passes_through(family: Any, schedule: Schedule, prune: Any) -> None:
+def text_alone(family: TinyModel) -> dict[str, Tensor]:
     tokens = family.tokenizer(["USER: w1 w2 ASSISTANT:"], return_tensors="pt")
-    inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
-    dense = logits_of(family.model, inputs)
+    return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+
+
+@pytest.fixture(scope="session")
+def dense_text_alone(family: TinyModel) -> Dense:
+    inputs = text_alone(family)
     answer = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    return Dense(logits_of(family.model, inputs), answer)
+
+
+def test_conformance_text_alone_passes_through(
+    family: Any, schedule: Schedule, prune: Any, dense_text_alone: Dense
+) -> None:
+    inputs = text_alone(family)
     prune(schedule)
-    assert torch.equal(logits_of(family.model, inputs), dense)
-    assert torch.equal(family.model.generate(**inputs, max_new_tokens=4, do_sample=False), answer)
+    assert torch.equal(logits_of(family.model, inputs), dense_text_alone.logits)
+    answer = family.model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    assert torch.equal(answer, dense_text_alone.answer)
 
 
 def test_conformance_pipelines_answer_as_generate_does(
