@@ -20,7 +20,7 @@ from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.interruption import SearchInterruptedError
 from search.measuring import Measurements
 from search.outcomes import SearchOutcome, TrialReport
-from search.racing import make_blocks
+from search.racing import has_lost, make_blocks
 from search.search_history import (
     DUPLICATE_ATTRIBUTE,
     RACED_OUT_ATTRIBUTE,
@@ -309,6 +309,16 @@ def test_what_left_the_race_is_not_measured_further() -> None:
     unraced = _study()
     _search(Given(proposals), study=unraced)
     assert [len(trial.intermediate_values) for trial in unraced.trials] == [BLOCKS] * 3
+
+
+def test_a_trial_that_would_lose_with_its_last_block_has_its_own_value() -> None:
+    study = _study()
+    proposals = [Proposal(point, 5) for point in _best_and_worst()]
+    _search(Given(proposals, races=True), study=study)
+    best, worst = ([*trial.intermediate_values.values()] for trial in study.trials)
+    assert has_lost(worst, dict(enumerate(best)))
+    assert RACED_OUT_ATTRIBUTE not in study.trials[1].user_attrs
+    assert study.trials[1].value == pytest.approx(np.mean(worst))
 
 
 def _best_and_worst() -> tuple[dict[str, float], dict[str, float]]:
