@@ -39,6 +39,7 @@ def dense_batch(
             None if position_ids is None else group.of(position_ids, dim=-2),
             None if mask is None else group.of(mask),
             in_one_piece=group.in_one_piece,
+            end=prompt.end,
         )
         for group in groups
     )

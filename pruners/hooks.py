@@ -72,6 +72,8 @@ class PruningHooks:
         self._handles: list[Any] = []
         # What is known of images that the call under way was given encoded.
         self._known: PerThread[dict[Kind, EncodedMedia | None]] = PerThread()
+        # Tokens at the end of the call under way that are only checked.
+        self._checked: PerThread[int] = PerThread()
         # What the projector has been spared in the call that is under way.
         self._spared: PerThread[torch.Size] = PerThread()
         try:
@@ -137,7 +139,7 @@ class PruningHooks:
 
     @uncompiled
     def _check_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._known.value = None
+        self._known.value = self._checked.value = None
         given = self._signature.bind_partial(*args, **kwargs).arguments
         if not any(given.get(name) is not None for name in _MEDIA):
             return
@@ -146,11 +148,14 @@ class PruningHooks:
                 "labels were given, but a pruned model returns logits only for the tokens that are "
                 "left; compute the loss from those, or remove the schedule"
             )
-        if isinstance(given.get("logits_to_keep"), Tensor):
+        asked = given.get("logits_to_keep")
+        if isinstance(asked, Tensor):
             raise InputError(
                 "logits_to_keep is a tensor of positions, which pruning moves; pass a number of "
                 "positions at the end instead"
             )
+        # Assisted generation asks for the logits of the prompt's last token and of its guesses.
+        self._checked.value = asked - 1 if asked else None
         # Looked at here: accelerate makes new outputs of them inside, which nothing is attached to.
         encoded = kwargs.get("mm_encoder_outputs") or {}
         self._known.value = {kind: MediaRecorder.recorded(encoded[kind]) for kind in encoded}
@@ -163,9 +168,10 @@ class PruningHooks:
     ) -> Arguments | None:
         self._current.value = None
         known, self._known.value = self._known.value or {}, None  # also where the call is refused
+        checked, self._checked.value = self._checked.value or 0, None
         call = self._adapter.read_call(args, kwargs)
         if call.has_images:
-            prefill = self._start_prefill(call)
+            prefill = self._start_prefill(call, checked)
             self._current.value = prefill
             _take_encoded(prefill, call, known)
             return None
@@ -178,7 +184,7 @@ class PruningHooks:
         unlock(call.cache)
         return (), options
 
-    def _start_prefill(self, call: DecoderCall) -> Prefill:
+    def _start_prefill(self, call: DecoderCall, checked: int) -> Prefill:
         if call.cache is not None:
             if getattr(call.cache, "is_compileable", False):
                 raise InputError(
@@ -190,7 +196,7 @@ class PruningHooks:
                     "an image was given with a cache that is already filled; pruning supports "
                     "images in the first call only, any number of them"
                 )
-        prompt = Prompt.of_call(self._adapter, call)
+        prompt = Prompt.of_call(self._adapter, call).before(checked)
         return Prefill(self._adapter, self._plan, prompt, questions=self._questions(prompt))
 
     def _take(self, kind: Kind, media: EncodedMedia) -> None:

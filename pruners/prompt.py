@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,12 +26,14 @@ class Prompt:
         places: Where the placeholders of each kind are, rising, one tensor per prompt.
         real: True for tokens, False for padding, (batch, length); None without padding.
         ids: Token ids, or None where embeddings were given.
+        end: Position from which on text takes no part in choosing; None for none.
     """
 
     length: int
     places: Mapping[Kind, tuple[Tensor, ...]]
     real: Tensor | None
     ids: tuple[tuple[int, ...], ...] | None
+    end: int | None = None
 
     @classmethod
     def of_call(cls, adapter: ModelAdapter, call: DecoderCall) -> Prompt:
@@ -103,6 +105,20 @@ class Prompt:
             real = attention_mask.cpu().bool()
         places = {kind: tuple(row.nonzero()[:, 0] for row in mark) for kind, mark in marks.items()}
         return cls(shape[1], places, None if real is None or real.all() else real, ids)
+
+    def before(self, checked: int) -> Prompt:
+        """Keep the last tokens from taking part in choosing.
+
+        Args:
+            checked: Tokens that stand behind the prompt only to be checked: guesses of assisted
+                generation, or an answer whose probability is wanted.
+
+        Returns:
+            The prompts; unchanged where some of these are images'.
+        """
+        end = self.length - checked
+        images = [int(own[-1]) for rows in self.places.values() for own in rows if len(own)]
+        return replace(self, end=end) if checked and max(images, default=0) < end else self
 
     def __len__(self) -> int:
         return len(next(iter(self.places.values())))

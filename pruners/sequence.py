@@ -81,6 +81,7 @@ class Layout:
         in_one_piece: Whether the visual tokens are one tile without anything in between; else each
             stays where it is, between whatever else is there.
         sizes: Patches in each visual token, (batch, visual); None for one each.
+        end: Dense position from which on text takes no part in choosing; None for none.
     """
 
     visual: Tensor
@@ -92,6 +93,7 @@ class Layout:
     patches: int
     in_one_piece: bool = True
     sizes: Tensor | None = None
+    end: int | None = None
 
     @classmethod
     def dense(
@@ -102,6 +104,7 @@ class Layout:
         mask: Tensor | None,
         *,
         in_one_piece: bool = True,
+        end: int | None = None,
     ) -> Layout:
         """Describe a sequence that nothing has been dropped from.
 
@@ -112,6 +115,7 @@ class Layout:
                 from 0.
             mask: Nonzero for tokens, 0 for padding, (batch, length); None without padding.
             in_one_piece: Whether the visual tokens are one tile without anything in between.
+            end: Position from which on text takes no part in choosing; None for none.
 
         Returns:
             The layout.
@@ -129,6 +133,7 @@ class Layout:
             mask=None if mask is None else mask.bool(),
             patches=patches,
             in_one_piece=in_one_piece,
+            end=end,
         )
 
     @property
@@ -138,11 +143,9 @@ class Layout:
 
     @property
     def last_token(self) -> Tensor:
-        """Where each sample's last token is that is no padding, (batch, 1)."""
-        if self.mask is None:
-            return torch.full_like(self.source[:, :1], self.source.shape[1] - 1)
-        places = torch.arange(self.mask.shape[1], device=self.mask.device)
-        return (places * self.mask).amax(dim=-1, keepdim=True)
+        """Where each sample's last token is that is no padding and may choose, (batch, 1)."""
+        places = torch.arange(self.length, device=self.source.device).expand_as(self.source)
+        return (places * self._may_choose(places)).amax(dim=-1, keepdim=True)
 
     @property
     def text(self) -> Tensor:
@@ -152,7 +155,7 @@ class Layout:
         return order[:, : self.length - self.visual.shape[1]]
 
     def is_question(self, places: Tensor) -> Tensor:
-        """Say which places lie behind the image and are no padding.
+        """Say which places lie behind the image, are no padding, and may choose.
 
         Args:
             places: Places in the sequence, (batch, count).
@@ -160,22 +163,24 @@ class Layout:
         Returns:
             True for such places, (batch, count).
         """
-        behind = places > self.visual[:, -1:]
-        return behind if self.mask is None else behind & self.mask.gather(1, places)
+        return self._may_choose(places) & (places > self.visual[:, -1:])
+
+    def _may_choose(self, places: Tensor) -> Tensor:
+        real = places >= 0 if self.mask is None else self.mask.gather(1, places)
+        return real if self.end is None else real & (self.source.gather(1, places) < self.end)
 
     def to(self, device: torch.device) -> Layout:
         """Move to a device, for models that are spread over several."""
         if device == self.visual.device:
             return self
-        return Layout(
+        return replace(
+            self,
             visual=self.visual.to(device),
             origin=self.origin.to(device),
             contextual=self.contextual.to(device),
             source=self.source.to(device),
             position_ids=self.position_ids.to(device),
             mask=None if self.mask is None else self.mask.to(device),
-            patches=self.patches,
-            in_one_piece=self.in_one_piece,
             sizes=None if self.sizes is None else self.sizes.to(device),
         )
 
@@ -212,7 +217,8 @@ class Layout:
         places = order.argsort(dim=1)[:, others.shape[1] :]
         kept = torch.cat([others, stood], dim=1).gather(1, order)
         mask = None if self.mask is None else self.mask.gather(1, kept)
-        layout = Layout(
+        layout = replace(
+            self,
             visual=places,
             origin=_origins(self.origin, indices),
             contextual=self.contextual.gather(1, chosen) | made,
@@ -221,8 +227,6 @@ class Layout:
             if compact
             else _gather_last(self.position_ids, kept),
             mask=mask,
-            patches=self.patches,
-            in_one_piece=self.in_one_piece,
             sizes=self._sizes_after(selection),
         )
         rest = gather_tokens(hidden, others)
@@ -283,8 +287,7 @@ def _gather_last(values: Tensor, places: Tensor) -> Tensor:
 
 def _origins(origin: Tensor, indices: Tensor) -> Tensor:
     """Say which dense tokens those are that `indices` choose of the tokens from `origin`."""
-    own = origin.gather(1, indices.clamp(min=0))
-    return own.where(indices >= 0, indices)
+    return origin.gather(1, indices.clamp(min=0)).where(indices >= 0, indices)
 
 
 def _in_order(selection: Selection, made: Tensor) -> tuple[Selection, Tensor]:
