@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -60,9 +61,19 @@ class TaskSettings(BaseModel):
 
     @field_validator("cache")
     @classmethod
-    def _check_can_be_a_folder(cls, cache: Path | None) -> Path | None:
-        if cache is not None and cache.is_file():  # nothing could be kept, and nothing would say so
-            raise ValueError("this is a file; name a folder")
+    def _check_can_be_written(cls, cache: Path | None) -> Path | None:
+        """Refuse what could keep nothing, which nothing would say."""
+        if cache is None:
+            return None
+        try:
+            existing = next(path for path in (cache, *cache.absolute().parents) if path.exists())
+            is_folder = existing.is_dir()
+        except OSError as error:
+            raise ValueError(f"no folder can be there ({error.strerror}); name another") from error
+        if not is_folder:
+            raise ValueError("this is a file, or in one; name a folder")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise ValueError("this may not be written to; name another folder")
         return cache
 
     @property

@@ -115,7 +115,9 @@ def test_a_dry_run_works_on_few_samples_and_keeps_no_study(
         (["--tasks", "gqa", "--task-data", "gqa=missing"], "no parquet file"),
         (["--tasks", "gqa", "--task-data", f"gqa={__file__}"], "this is a file; pass the folder"),
         (["--tasks", "gqa", "gqa"], "given twice"),
-        (["--tasks", "gqa", "--cache", __file__], "this is a file; name a folder"),
+        (["--tasks", "gqa", "--cache", __file__], "this is a file, or in one; name a folder"),
+        (["--tasks", "gqa", "--cache", f"{__file__}/cache"], "in one; name a folder"),
+        (["--tasks", "gqa", "--cache", "x" * 300], "no folder can be there (File name too long)"),
         (["--tasks", ""], "needs benchmarks"),
     ],
 )
