@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from search.planning import Plan
 from search.selection import BLOCK
 from search.settings import SearchSettings
 from space.flops import dense_cost
+from studies.intervals import FEWEST_IMAGES
 from studies.wording import counted
 
 _RACED_SHARE = 0.5
@@ -78,6 +79,24 @@ def closing_lines(plan: Plan, schedules: Sequence[Path], page: Path) -> list[str
         "Use it: from pruners import apply_schedule, load_schedule; "
         f"apply_schedule(model, {_arguments(plan, schedules[0])})",
     ]
+
+
+def few_images(images: Collection[str]) -> str | None:
+    """Warn of intervals over so few images that they tell next to nothing.
+
+    Args:
+        images: Image of each sample that was reported on.
+
+    Returns:
+        One line, or None where there are enough.
+    """
+    number = len(set(images))
+    if number >= FEWEST_IMAGES:
+        return None
+    return (
+        f"Reported on {counted(number, 'image')} only: intervals of fewer than {FEWEST_IMAGES} are "
+        "no guide, however narrow; give more with --report-samples"
+    )
 
 
 def _arguments(plan: Plan, path: Path) -> str:

@@ -13,7 +13,7 @@ from pruners.schedule import Provenance, Schedule, SplitEvidence
 from search.baselines import compared_methods, left_out, published_at
 from search.display import Display
 from search.evaluators import SPLITS
-from search.explaining import closing_lines, opening_lines
+from search.explaining import closing_lines, few_images, opening_lines
 from search.export import (
     is_confirmed,
     now,
@@ -274,9 +274,10 @@ class Job:
     def _show_results(self) -> None:
         if self._results:
             self._display.table(lambda console: print_report(self._results, console))
-            for space in self._plan.spaces:
-                if (missing := left_out(space)) is not None:
-                    self._display.show(missing)
+            images = self._measurements.images("report")
+            for note in (few_images(images), *map(left_out, self._plan.spaces)):
+                if note is not None:
+                    self._display.show(note)
 
     def _show_files(self) -> None:
         page = write_study_page(

@@ -33,6 +33,9 @@ from studies.bootstrap import Resampled, Scores
 LEVEL = 0.95
 """Coverage of every interval that the product reports."""
 
+FEWEST_IMAGES = 10
+"""Images that intervals were tried on at least; of one image they have no width at all."""
+
 
 class Interval(NamedTuple):
     """A two-sided confidence interval.

@@ -18,6 +18,7 @@ from pruners.published import dense
 from pruners.shape import LLAVA_1_5_7B
 from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.command_line import run
+from search.explaining import few_images
 from search.measured_form import as_measured
 from search.searching import search_schedules
 from search.strategies.base import Proposal, SearchState, Strategy
@@ -286,6 +287,13 @@ def test_a_dry_run_explains_and_writes_no_study(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     for said in ("full, 15 parameters", "scorer_3: one of", "rater-attention", "-full-seed-0"):
         assert said in shown
+
+
+def test_a_report_on_few_images_is_called_no_guide() -> None:
+    assert few_images([f"image {number}" for number in range(10)]) is None
+    warning = few_images(["a", "b", "a", "a"] * 5)  # questions are not images
+    assert warning is not None
+    assert "on 2 images only" in warning
 
 
 def test_ctrl_c_while_a_study_starts_leaves_none_in_the_way(

@@ -272,6 +272,20 @@ def test_resamples_without_a_dense_success_are_left_out():
     assert low < relative_accuracy(pruned, dense, list("abababab")) <= high
 
 
+@pytest.mark.parametrize("tasks", ["a", "abc", "aaaa"])
+def test_one_image_shows_nothing(tasks: str):
+    right, wrong = [1] * len(tasks), [0] * len(tasks)
+    found = difference(right, wrong, right, list(tasks), images=["x"] * len(tasks))
+    assert found.estimate == 1
+    assert not found.significant  # although its interval excludes 0
+
+
+def test_three_images_are_too_few_for_any_difference_and_four_are_not():
+    for images in (2, 3):
+        assert not difference([1] * images, [0] * images, [1] * images, ["a"] * images).significant
+    assert difference([1] * 4, [0] * 4, [1] * 4, ["a"] * 4).significant
+
+
 def test_tasks_are_drawn_together_where_images_link_them():
     has = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 0, 0, 1], [0, 0, 0, 1, 0]], dtype=bool)
     assert sharing_tasks(has) == [[0, 1, 4], [2], [3]]
