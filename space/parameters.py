@@ -19,8 +19,8 @@ class Parameter(NamedTuple):
     high: float
 
     def accepts(self, value: Value) -> bool:
-        """Whether a value lies in the range; NaN does not."""
-        return not isinstance(value, str) and self.low <= value <= self.high
+        """Whether a value is a number in the range; NaN is not."""
+        return isinstance(value, float | int) and self.low <= value <= self.high
 
     def __str__(self) -> str:
         return f"a number in [{self.low:g}, {self.high:g}]"

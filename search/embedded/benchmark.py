@@ -30,15 +30,13 @@ from search.embedded.scenes import (
     digit_pool,
     draw_scene,
 )
+from search.evaluators import SPLITS
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
 
 __all__ = ["SPLITS", "TASKS", "Sample", "build_split", "load_split", "write_split"]
-
-SPLITS: tuple[str, ...] = ("search", "confirm", "report")
-"""Where schedules are searched, the best few confirmed, and the winner reported."""
 
 _IMAGES = {"search": 200, "confirm": 160, "report": 260}
 _STREAMS = {"search": 101, "confirm": 102, "report": 103}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -144,6 +145,13 @@ def test_a_schedule_of_more_stages_gives_the_closest_point() -> None:
     decoded = space.decode(space.encode(visiondrop))
     # The stage that drops the fewest tokens, the last one, is left out.
     assert [stage.layer for stage in decoded.stages] == [0, 8, 16]
+    uneven = Schedule(
+        stages=tuple(
+            Stage(layer=layer, retention=retention, scorer=VisualSelfAttention())
+            for layer, retention in ((8, 0.5), (16, 0.48), (24, 0.2))
+        )
+    )
+    assert [stage.layer for stage in space.decode(space.encode(uneven)).stages[1:]] == [8, 24]
     coarse = SearchSpace(SHAPE, budget, decoder_stages=3, layer_step=5)
     decoded = coarse.decode(coarse.encode(visiondrop))
     assert [stage.layer for stage in decoded.stages] == [0, 10, 15, 25]
@@ -157,11 +165,13 @@ def test_a_schedule_of_more_stages_gives_the_closest_point() -> None:
     [
         ({"ratio_1": float("nan")}, r"ratio_1 is nan; expected a number in \[0, 1\]"),
         ({"ratio_1": 1.01}, r"ratio_1 is 1.01; expected"),
+        ({"ratio_1": None}, r"ratio_1 is None; expected"),
+        ({"ratio_1": "half"}, r"ratio_1 is half; expected"),
         ({"contextual": 0.6}, r"contextual is 0.6; expected a number in \[0, 0.5\]"),
         ({"depth": 0.5}, r"has the values boundary_1, .*; given were .*depth"),
     ],
 )
-def test_bad_points_are_refused(change: dict[str, float], message: str) -> None:
+def test_bad_points_are_refused(change: dict[str, Any], message: str) -> None:
     space = SearchSpace(SHAPE, parse_budget("2"))
     with pytest.raises(ScheduleError, match=message):
         space.decode(random_point(space, random.Random(0)) | change)
