@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -85,3 +86,12 @@ def test_a_signal_while_handlers_are_given_back_does_no_harm(step: int) -> None:
     finally:
         sys.settrace(tracing)
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
+
+
+def test_numpy_is_there_before_torch_is_imported() -> None:
+    """Torch looks for numpy as it is loaded and drops what that raises: a Ctrl-C then was lost."""
+    order = "import sys, search.planning; print('numpy' in sys.modules, 'torch' in sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", order], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == ["True", "False"]
