@@ -28,7 +28,7 @@ from search.measuring import Measurements
 from search.outcomes import Candidate, SearchOutcome, TrialReport, nothing_found
 from search.planning import Plan
 from search.searching import search_schedules
-from search.selection import Scores, confirm, score_split
+from search.selection import Scores, confirm, naming_split, score_split
 from search.settings import SearchSettings
 from search.strategies import make_strategy
 from search.study_page import write_study_page
@@ -198,21 +198,22 @@ class Job:
         }
         scores = self._score(schedules, "report", "Report the winner")
         write_reported(self._measurements, schedules, scores, self._schedule_path(space))
-        return compare(
-            schedules,
-            scores.by_schedule,
-            scores.tasks,
-            scores.images,
-            budget=str(space.budget),
-            measured_on=self._plan.evaluator.measured_on,
-            trials=outcome.trials,
-            evaluations=outcome.evaluations,
-            seconds=seconds_of_search(trial_records(self._studies[space])),
-            measured_shares={
-                name: measured_share(schedule, self._plan.evaluator.shape)
-                for name, schedule in schedules.items()
-            },
-        )
+        with naming_split("report"):
+            return compare(
+                schedules,
+                scores.by_schedule,
+                scores.tasks,
+                scores.images,
+                budget=str(space.budget),
+                measured_on=self._plan.evaluator.measured_on,
+                trials=outcome.trials,
+                evaluations=outcome.evaluations,
+                seconds=seconds_of_search(trial_records(self._studies[space])),
+                measured_shares={
+                    name: measured_share(schedule, self._plan.evaluator.shape)
+                    for name, schedule in schedules.items()
+                },
+            )
 
     def _save_unconfirmed(
         self, best: Candidate, space: SearchSpace, outcome: SearchOutcome

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pruners.errors import DataError
 from pruners.published import dense
 from pruners.schedule import Schedule
 from search.measuring import Measurements
@@ -80,6 +82,25 @@ def score_split(
     )
 
 
+@contextmanager
+def naming_split(split: str) -> Iterator[None]:
+    """Say of which split it is that scores cannot be compared.
+
+    Args:
+        split: Name of the split.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DataError: They cannot be; the message names the split.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"on the {split} split, {error}") from error
+
+
 def confirm(
     measurements: Measurements,
     candidates: Sequence[Candidate],
@@ -96,6 +117,7 @@ def confirm(
         The candidate with the highest relative accuracy there; of equals, the search's favourite.
 
     Raises:
+        DataError: The dense model scores 0 on a task there.
         PrunetuneError: The evaluator cannot score a schedule.
     """
     names = [f"trial {candidate.trial}" for candidate in candidates]
@@ -108,8 +130,9 @@ def confirm(
         "confirm",
         on_block,
     )
-    values = [
-        relative_accuracy(scores.by_schedule[name], scores.by_schedule["dense"], scores.tasks)
-        for name in names
-    ]
+    reference = scores.by_schedule["dense"]
+    with naming_split(scores.split):
+        values = [
+            relative_accuracy(scores.by_schedule[name], reference, scores.tasks) for name in names
+        ]
     return candidates[int(np.argmax(values))]

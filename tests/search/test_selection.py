@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pruners.errors import DataError
 from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B
@@ -87,3 +88,10 @@ def test_published_schedules_stand_at_the_budget_with_their_own_rules(share: flo
     for schedule in schedules.values():
         assert schedule.cost is not None
         assert limit * 0.99 < schedule.cost.tflops <= limit
+
+
+def test_a_split_on_which_the_dense_model_is_always_wrong_is_named() -> None:
+    """Small splits are how users try things out, and three of them may be at fault."""
+    measurements = Measurements(AnalyticEvaluator(), limits={"confirm": 5})  # one of each task
+    with pytest.raises(DataError, match=r"^on the confirm split, the dense model scores 0 on "):
+        confirm(measurements, _candidates(2))
