@@ -145,6 +145,7 @@ class _Solver:
         self._budget = budget
         self._limit = budget.limit(model.shape)
         self._dense_tokens = model.shape.visual_tokens
+        self._known: dict[tuple[tuple[int, int], ...], bool] = {}
 
     def solve(self, plans: Sequence[StagePlan]) -> list[_Kept]:
         """Return the plans that drop tokens, with strictly falling counts, at the budget."""
@@ -198,7 +199,12 @@ class _Solver:
         return self._model.mean_visual_tokens(self.stages(kept))
 
     def _fits(self, kept: Sequence[_Kept]) -> bool:
-        return self._budget.amount_of(self.stages(kept), self._model) <= self._limit
+        # Bisecting asks for the same whole tokens again and again.
+        counts = tuple((each.plan.layer, each.alive) for each in kept)
+        if counts not in self._known:
+            amount = self._budget.amount_of(self.stages(kept), self._model)
+            self._known[counts] = amount <= self._limit
+        return self._known[counts]
 
     def _scale(self, active: list[StagePlan]) -> list[_Kept]:
         """Return the most tokens that fit as the common scale grows.
