@@ -18,6 +18,7 @@ from pruners import (
     KeyNorm,
     LastTokenAttention,
     LeastDuplication,
+    LocalWindows,
     MaxMinDistance,
     NearestReference,
     NoMerge,
@@ -244,6 +245,18 @@ def test_similarity_needs_a_text_tower_only_when_it_has_weight() -> None:
     assert price(schedule(0), shape).tflops == price(schedule(0), GROUPED_QUERY).tflops
     with pytest.raises(UnsupportedModelError, match="no text tower"):
         price(schedule(0.5), shape)
+
+
+def test_what_windows_and_scores_both_read_is_computed_once() -> None:
+    def scoring(layer: int, selector: LocalWindows | TopScores) -> int:
+        stage = Stage(layer=0, retention=0.5, scorer=ClsAttention(layer=layer), selector=selector)
+        return breakdown(Schedule(stages=(stage,)), GROUPED_QUERY).scoring
+
+    once = scoring(-1, TopScores())
+    # The middle of three layers, 1.5, is rounded to the last one.
+    assert scoring(-1, LocalWindows(depth=0.5)) == once
+    assert scoring(-2, LocalWindows(depth=0.5)) == 2 * once
+    assert scoring(-1, LocalWindows(depth=0.99)) == once
 
 
 def test_a_stage_beyond_the_decoder_is_refused() -> None:

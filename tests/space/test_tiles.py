@@ -8,13 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruners import NearestReference, Schedule, Shape, Stage, VisualSelfAttention, published
+from pruners import (
+    MaxMinDistance,
+    NearestReference,
+    NoMerge,
+    Schedule,
+    Shape,
+    Stage,
+    TopScores,
+    VisualSelfAttention,
+    published,
+)
 from pruners.methods import supported_methods
 from space import (
     FullVocabulary,
     MissionVocabulary,
     Parameter,
     SearchSpace,
+    breakdown,
     parse_budget,
     preset,
     price,
@@ -56,6 +67,30 @@ def first_stage(retention: float, contextual: float = 0.0) -> Stage:
 
 
 tiles = st.lists(st.integers(0, 30), min_size=2, max_size=5).filter(lambda sizes: sum(sizes) > 1)
+
+
+@given(tile_tokens=tiles, retention=st.floats(0.01, 0.999), share=st.floats(0, 0.5))
+def test_contextual_tokens_are_those_that_a_schedule_counts(
+    tile_tokens: list[int], retention: float, share: float
+) -> None:
+    shape = tiled(*tile_tokens)
+    stage = first_stage(retention, contextual=share)
+    (count,) = Schedule(stages=(stage,)).counts(shape.visual_tokens, shape.tokens_per_tile)
+    assert contextual_by_tile(stage, retention, shape) == count.contextual
+
+
+@pytest.mark.parametrize("tile_tokens", [(9, 9, 9), (16, 9, 4), (20, 0, 1)])
+def test_tokens_are_compared_within_their_tile(tile_tokens: tuple[int, ...]) -> None:
+    shape = tiled(*tile_tokens).model_copy(update={"family": "llava_next"})
+    stage = first_stage(0.5).model_copy(update={"selector": MaxMinDistance(), "merge": NoMerge()})
+    pairs = {"tile": sum(tokens**2 for tokens in tile_tokens), "global": sum(tile_tokens) ** 2}
+    plain = stage.model_copy(update={"selector": TopScores()})
+    for scope, compared in pairs.items():
+        costs = [
+            breakdown(Schedule(stages=(each.model_copy(update={"scope": scope}),)), shape).scoring
+            for each in (stage, plain)
+        ]
+        assert costs[0] - costs[1] == 2 * compared * shape.hidden_size
 
 
 @given(sizes=tiles, wanted=st.floats(0, 160), contextual=st.floats(0, 0.5))
