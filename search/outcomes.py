@@ -24,6 +24,17 @@ _STOPPED_BECAUSE: Mapping[Stopped, str] = MappingProxyType(
 )
 """The same in words."""
 
+_ADVICE: Mapping[Stopped, str] = MappingProxyType(
+    {
+        "trials": "give it more of them with --trials",
+        "timeout": "give it more time with --timeout",
+        "evaluations": "let it score more samples",
+        "converged": "try another --strategy",
+        "interrupted": "the same command goes on",
+    }
+)
+"""What helps where nothing was found until then."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -114,8 +125,7 @@ def nothing_found(budget: Budget, stopped: Stopped) -> str:
     Returns:
         The message.
     """
-    advice = "give it more time with --timeout"
-    if stopped == "trials":
-        advice = "give it more of them with --trials"
-    reason = _STOPPED_BECAUSE[stopped]
-    return f"no trial within the budget finished at {budget.label} ({reason}); {advice}"
+    return (
+        f"no trial within the budget finished at {budget.label} ({_STOPPED_BECAUSE[stopped]}); "
+        f"{_ADVICE[stopped]}"
+    )
