@@ -142,10 +142,22 @@ def test_shares_are_equal_where_there_are_enough(limit: int) -> None:
     drawn = equal_shares(tasks, limit, seed=0)
     assert drawn == sorted(set(drawn))
     counts = Counter(np.array(tasks)[drawn].tolist())
-    if limit == 12:
-        assert counts == {"a": 4, "b": 3, "c": 4}
-    if limit == 1000:
-        assert len(drawn) == len(tasks)
+    expected = {
+        1: {"a": 1},
+        7: {"a": 3, "b": 2, "c": 2},
+        12: {"a": 4, "b": 3, "c": 4},
+        1000: {"a": 100, "b": 3, "c": 50},
+    }
+    assert counts == expected[limit]
+
+
+def test_which_samples_are_used_depends_on_the_seed() -> None:
+    drawn = [
+        [sample.identifier for sample in measurements.samples("search")]
+        for seed in (0, 1, 1)
+        for measurements in [Measurements(AnalyticEvaluator(), limits={"search": 50}, seed=seed)]
+    ]
+    assert drawn[0] != drawn[1] == drawn[2]
 
 
 def _half() -> Schedule:
