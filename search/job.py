@@ -42,6 +42,7 @@ from studies.records import seconds_of_search, trial_records
 from studies.report import print_report
 from studies.results import DENSE, SEARCHED, BudgetResult
 from studies.run_limits import write_limits
+from studies.statistics import relative_accuracy
 from studies.storage import StudyFolder
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Job:
         for space in self._plan.spaces:  # also of budgets that an interruption leaves out
             self._studies[space] = self._folder.study(str(space.budget))
         try:
+            self._score_dense()
             for spaces in self._searched_together():
                 self._run_budgets(spaces)
         except SearchInterruptedError:
@@ -157,7 +159,6 @@ class Job:
         self, spaces: Sequence[SearchSpace], studies: Sequence[optuna.Study]
     ) -> tuple[SearchOutcome, ...]:
         display, settings = self._display, self._settings
-        self._score({DENSE: self._dense()}, "search", "Dense model, search split")
         where = spaces[0].budget.label if len(spaces) == 1 else f"{len(spaces)} budgets"
         total = settings.trials * len(spaces)
         with display.bar(f"Search at {where}", total) as advance:
@@ -181,6 +182,14 @@ class Job:
         for space, outcome in zip(spaces, outcomes, strict=True):
             display.say(f"Search at {space.budget.label}: {outcome.in_words}")
         return outcomes
+
+    def _score_dense(self) -> None:
+        """Measure the dense model everywhere, so that splits it fails on end no search later."""
+        for split in SPLITS:
+            scores = self._score({DENSE: self._dense()}, split, f"Dense model, {split} split")
+            own = scores.by_schedule[DENSE]
+            with naming_split(split):
+                relative_accuracy(own, own, scores.tasks)
 
     def _confirm(self, outcome: SearchOutcome) -> Candidate:
         """Choose among the best few on samples that the search never saw."""

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from pruners import load_schedule
+from pruners.errors import DataError
 from pruners.methods import METHODS
 from pruners.published import dense
 from pruners.shape import LLAVA_1_5_7B
@@ -20,7 +22,9 @@ from search.analytic import ANALYTIC_SHAPE, AnalyticEvaluator
 from search.command_line import run
 from search.explaining import few_images
 from search.measured_form import as_measured
+from search.running import run_settings
 from search.searching import search_schedules
+from search.settings import CommandSettings, SearchSettings
 from search.strategies.base import Proposal, SearchState, Strategy
 from space import full_vocabulary
 from space.flops import price
@@ -35,6 +39,15 @@ ANALYTIC = ("--model", "analytic")
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+def test_a_split_that_the_dense_model_fails_on_ends_a_run_before_its_search() -> None:
+    search = SearchSettings(confirm_samples=5, trials=30)  # one of each task
+    settings = CommandSettings(budgets=("3.2 TFLOPs",), model="analytic", search=search)
+    with pytest.raises(DataError, match=r"^on the confirm split, the dense model scores 0 on "):
+        run_settings(settings, "prunetune")
+    (study,) = Path("runs").iterdir()
+    assert not optuna.load_study(study_name=None, storage=f"sqlite:///{study}/study.db").trials
 
 
 def test_a_command_ends_in_a_schedule_that_was_confirmed_and_reported(
