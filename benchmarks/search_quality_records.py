@@ -10,6 +10,9 @@ from records import Record
 from pruners.errors import DataError
 from studies.files import write_text
 
+GOAL_SHARE = 4
+"""Ours shall need at most this part of the samples of the best peer."""
+
 
 class BudgetRun(Record):
     """One search at one budget.
@@ -143,7 +146,6 @@ class Verdict(Record):
         ours_minus_best: Paired difference over seeds.
         interval_over_images: 95 % interval of the same difference, both as means over seeds, over
             the report split's images, by the program's bootstrap.
-        first_or_tied: Whether ours has the higher mean, or the interval of the difference holds 0.
         share_of_samples: Share of `cost` after which ours stays at or above the best peer's final
             mean; None when it does not get there.
         quarter_minus_best: Paired difference over seeds between ours after a quarter of `cost` and
@@ -157,10 +159,19 @@ class Verdict(Record):
     best_peer: str
     ours_minus_best: Estimate
     interval_over_images: tuple[float, float]
-    first_or_tied: bool
     share_of_samples: float | None
     quarter_minus_best: Estimate | None
     exhaustive_minus_best: Estimate
+
+    @property
+    def first_or_tied(self) -> bool:
+        """Whether ours has the higher mean, or the interval of the difference holds 0."""
+        return self.ours_minus_best.not_below_zero
+
+    @property
+    def quarter_is_enough(self) -> bool:
+        """Whether ours gets to the best peer's mean, and stays there, with that part of it."""
+        return self.share_of_samples is not None and self.share_of_samples <= 1 / GOAL_SHARE
 
     @property
     def tied_at_a_quarter(self) -> bool:

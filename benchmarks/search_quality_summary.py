@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from search_quality_estimates import estimate, reach
-from search_quality_records import Cell, Curve, Optimum, Result, Summary
+from search_quality_records import GOAL_SHARE, Cell, Curve, Optimum, Result, Summary
 from search_quality_verdicts import verdicts
 from tabular import TabularEvaluator
 
@@ -18,9 +18,6 @@ CHECKPOINTS_PER_DOUBLING = 4
 """Points of the curves, which are drawn over a logarithmic axis."""
 
 FIRST_CHECKPOINT = 25
-
-GOAL_SHARE = 4
-"""Ours shall need at most this part of the samples of the best peer."""
 
 
 def summarise(cells: Sequence[Cell], evaluator: TabularEvaluator, ours: str) -> Summary:

@@ -62,10 +62,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         return
     console.print(_verdict_table(summary.verdicts))
     first = sum(verdict.first_or_tied for verdict in summary.verdicts)
-    reached = sum(
-        verdict.share_of_samples is not None and verdict.share_of_samples <= 1 / 4
-        for verdict in summary.verdicts
-    )
+    reached = sum(verdict.quarter_is_enough for verdict in summary.verdicts)
     early = sum(verdict.tied_at_a_quarter for verdict in summary.verdicts)
     console.print(
         Text(

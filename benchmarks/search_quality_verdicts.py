@@ -55,7 +55,6 @@ def verdicts(
                     mean_scores(groups[own.cost, best.strategy], own.mean_tokens, evaluator),
                     evaluator,
                 ),
-                first_or_tied=best.ours_minus_this.not_below_zero,
                 share_of_samples=share_needed(own.curve, best.relative_accuracy.mean, own.cost),
                 quarter_minus_best=None
                 if own.per_seed_at_a_quarter is None

@@ -58,7 +58,7 @@ def test_the_main_job_is_measured_once_and_reported_as_it_is(tmp_path):
 
     other = _run("main_job.py", *arguments, tmp_path / "other.json", "--stages", 2)
     assert other.returncode == 2
-    assert "space.decoder_stages: 3 in the study, 2 now" in " ".join(other.stdout.split())
+    assert "--stages: 3 in the study, 2 now" in " ".join(other.stdout.split())
 
 
 def test_killed_studies_lose_nothing(tmp_path):

@@ -68,7 +68,7 @@ def test_the_page_of_a_held_back_model_says_what_its_results_hold(name):
     tied = sum(verdict.first_or_tied for verdict in held_back.verdicts)
     assert f"first or tied in {tied} of {len(held_back.verdicts)} cases" in page
     words = " ".join(page.split())
-    quarter = quarter_needed(held_back)
+    quarter = sum(verdict.quarter_is_enough for verdict in held_back.verdicts)
     assert f"at most a quarter of the best peer's samples in {quarter} of 20 cases" in words
     early = sum(verdict.tied_at_a_quarter for verdict in held_back.verdicts)
     assert f"with that quarter it is first or tied in {early}." in words
@@ -76,17 +76,12 @@ def test_the_page_of_a_held_back_model_says_what_its_results_hold(name):
     assert f"{len(truth.points) - 1:,} schedules" in page
 
 
-def quarter_needed(summary):
-    """Cases in which a quarter of the best peer's samples is enough."""
-    shares = [verdict.share_of_samples for verdict in summary.verdicts]
-    return sum(share is not None and share <= 1 / 4 for share in shares)
-
-
 def test_the_page_says_what_its_results_hold(summary):
     words = " ".join(PAGE.split())
     ahead = sum(verdict.ours_minus_best.mean > 0 for verdict in summary.verdicts)
     assert f"the highest mean in {ahead} of 20 cases" in words
-    assert f"best peer's samples holds in {quarter_needed(summary)} of 20 cases" in words
+    quarter = sum(verdict.quarter_is_enough for verdict in summary.verdicts)
+    assert f"best peer's samples holds in {quarter} of 20 cases" in words
     early = sum(verdict.tied_at_a_quarter for verdict in summary.verdicts)
     assert f"first or tied in {early} cases" in words
     alone = sum(verdict.exhaustive_minus_best.not_below_zero for verdict in summary.verdicts)

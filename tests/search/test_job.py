@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,15 @@ def test_a_report_on_few_images_is_called_no_guide() -> None:
     assert "on 2 images only" in warning
 
 
+@pytest.fixture
+def _heard_ctrl_c() -> Iterator[None]:
+    """A shell that runs in the background hides SIGINT from what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard_ctrl_c")
 def test_ctrl_c_while_a_study_starts_leaves_none_in_the_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
