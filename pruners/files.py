@@ -16,7 +16,7 @@ from pruners.atomic import atomic_path
 from pruners.errors import ScheduleError, shortened, shown
 from pruners.json_files import read_json
 from pruners.schedule import FORMAT, VERSION, Schedule
-from pruners.scorers import QuestionRelevance, SimilarityFusion
+from pruners.scorers import QuestionReader
 
 _MOST_PROBLEMS = 5  # that a message lists
 
@@ -152,7 +152,7 @@ def _remove(values: Any, location: tuple[int | str, ...]) -> None:
 def _check_checkpoints(schedule: Schedule, where: str) -> None:
     """Refuse text towers that a file from elsewhere must not point to."""
     for number, stage in enumerate(schedule.stages):
-        if not isinstance(stage.scorer, SimilarityFusion | QuestionRelevance):
+        if not isinstance(stage.scorer, QuestionReader):
             continue
         name = stage.scorer.text_tower
         if _LOCAL_NAME.fullmatch(name) is None or ".." in name.split("/"):

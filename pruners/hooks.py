@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,18 @@ from pruners.vision_towers import VisionTower
 from pruners.vision_towers.batched import BatchedTower
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class _Given(NamedTuple):
+    """What only the outermost call is told.
+
+    Attributes:
+        encoded: What is known of images and videos that it was given encoded, by kind.
+        checked: Tokens at its end that are only checked.
+    """
+
+    encoded: Mapping[Kind, EncodedMedia | None] = {}
+    checked: int = 0
 
 
 class PruningHooks:
@@ -70,10 +82,7 @@ class PruningHooks:
         self._current: PerThread[Prefill | Continuation] = PerThread()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
-        # What is known of images that the call under way was given encoded.
-        self._known: PerThread[dict[Kind, EncodedMedia | None]] = PerThread()
-        # Tokens at the end of the call under way that are only checked.
-        self._checked: PerThread[int] = PerThread()
+        self._given: PerThread[_Given] = PerThread()
         # What the projector has been spared in the call that is under way.
         self._spared: PerThread[torch.Size] = PerThread()
         try:
@@ -139,7 +148,7 @@ class PruningHooks:
 
     @uncompiled
     def _check_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._known.value = self._checked.value = None
+        self._given.value = None
         given = self._signature.bind_partial(*args, **kwargs).arguments
         if not any(given.get(name) is not None for name in _MEDIA):
             return
@@ -154,11 +163,13 @@ class PruningHooks:
                 "logits_to_keep is a tensor of positions, which pruning moves; pass a number of "
                 "positions at the end instead"
             )
-        # Assisted generation asks for the logits of the prompt's last token and of its guesses.
-        self._checked.value = asked - 1 if asked else None
         # Looked at here: accelerate makes new outputs of them inside, which nothing is attached to.
         encoded = kwargs.get("mm_encoder_outputs") or {}
-        self._known.value = {kind: MediaRecorder.recorded(encoded[kind]) for kind in encoded}
+        self._given.value = _Given(
+            encoded={kind: MediaRecorder.recorded(encoded[kind]) for kind in encoded},
+            # Assisted generation asks for the logits of the prompt's last token and its guesses.
+            checked=asked - 1 if asked else 0,
+        )
 
     # The core: where a prefill or a continuation starts and ends.
 
@@ -167,13 +178,13 @@ class PruningHooks:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         self._current.value = None
-        known, self._known.value = self._known.value or {}, None  # also where the call is refused
-        checked, self._checked.value = self._checked.value or 0, None
+        # Taken first, so that nothing is left of a call that is refused.
+        given, self._given.value = self._given.value or _Given(), None
         call = self._adapter.read_call(args, kwargs)
         if call.has_images:
-            prefill = self._start_prefill(call, checked)
+            prefill = self._start_prefill(call, given.checked)
             self._current.value = prefill
-            _take_encoded(prefill, call, known)
+            _take_encoded(prefill, call, given.encoded)
             return None
         pruned = recall(call.cache)
         if pruned is None:

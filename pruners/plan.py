@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pruners.counting import StageCounts, split_budget
 from pruners.schedule import Schedule
-from pruners.scorers import QuestionRelevance, SimilarityFusion
+from pruners.scorers import QuestionReader, QuestionRelevance, SimilarityFusion
 from pruners.stages import Stage
 
 
@@ -63,7 +63,7 @@ class Plan:
         yield from (stage for stage in self.decoder.values() if stage.retention > 0)
 
     @property
-    def question_scorer(self) -> SimilarityFusion | QuestionRelevance | None:
+    def question_scorer(self) -> QuestionReader | None:
         """The first scorer that compares the image with the question, or None."""
         for stage in self.stages:
             scorer = stage.scorer

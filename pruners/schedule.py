@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pruners.counting import StageCounts, alive_tokens, contextual_tokens, grid_tokens
 from pruners.errors import ScheduleError
-from pruners.scorers import Downsampling, QuestionRelevance, SimilarityFusion, VisionScorer
+from pruners.scorers import Downsampling, QuestionReader, VisionScorer
 from pruners.shape import Shape
 from pruners.stages import Stage
 
@@ -153,9 +153,7 @@ class Schedule(_Record):
                     f"at layer {earlier.layer}"
                 )
         readers = [
-            stage.scorer
-            for stage in self.stages
-            if isinstance(stage.scorer, SimilarityFusion | QuestionRelevance)
+            stage.scorer for stage in self.stages if isinstance(stage.scorer, QuestionReader)
         ]
         for other in readers[1:]:
             if (other.text_tower, other.text) != (readers[0].text_tower, readers[0].text):

@@ -233,6 +233,9 @@ TowerScorer = InformationFlow | TokenMatching | Downsampling
 VisionScorer = ClsAttention | SimilarityFusion | QuestionRelevance
 """Scorers that read the vision tower; they stand anywhere."""
 
+QuestionReader = SimilarityFusion | QuestionRelevance
+"""Scorers that compare the image with the question, which a text tower reads for them."""
+
 DecoderScorer = LastTokenAttention | RaterAttention
 """Scorers that read text in the decoder; they stand above layer 0."""
 

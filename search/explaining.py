@@ -11,9 +11,9 @@ from typing import NamedTuple
 from pruners.files import load_schedule
 from pruners.published import dense
 from pruners.schedule import Schedule
+from pruners.scorers import QuestionReader
 from search.baselines import compared_methods, left_out, published_at
 from search.display import Display
-from search.evaluators import SPLITS
 from search.export import given_text_tower, measurement_note
 from search.measured_form import as_measured
 from search.measuring import Measurements
@@ -22,6 +22,7 @@ from search.planning import Plan
 from search.selection import BLOCK
 from search.settings import SearchSettings
 from space.flops import dense_cost
+from studies.identity import SPLITS
 from studies.intervals import FEWEST_IMAGES
 from studies.wording import counted
 
@@ -103,8 +104,12 @@ def _arguments(plan: Plan, path: Path) -> str:
     """What of a schedule's file, and of the tower that it was measured with, is to be written."""
     loading = f"load_schedule({json.dumps(str(path))})"
     tower = given_text_tower(plan.evaluator)
-    reads_it = any(hasattr(stage.scorer, "text_tower") for stage in load_schedule(path).stages)
-    return f"{loading}, text_tower={json.dumps(tower)}" if tower and reads_it else loading
+    if tower is None:
+        return loading
+    scorers = (stage.scorer for stage in load_schedule(path).stages)
+    if not any(isinstance(scorer, QuestionReader) for scorer in scorers):
+        return loading
+    return f"{loading}, text_tower={json.dumps(tower)}"
 
 
 def explain(plan: Plan, settings: SearchSettings, display: Display, *, continued: bool) -> None:

@@ -15,6 +15,7 @@ from transformers.masking_utils import create_causal_mask, create_sliding_window
 from pruners.attention_rows import DecoderLayer
 from pruners.errors import InputError, UnsupportedModelError, shown
 from pruners.media import KINDS, Kind, Medium
+from pruners.tower_features import check_feature_layer
 from pruners.vision_towers import VisionTower
 
 _PIXELS = ("pixel_values", "pixel_values_images", "pixel_values_videos")
@@ -105,12 +106,7 @@ class ModelAdapter(ABC):
                 f"the decoder's model_type is {shown(decoder)}; schedules can be applied to models "
                 f"with one of these decoders: {', '.join(_DECODERS)}"
             )
-        layer = getattr(stock.config, "vision_feature_layer", -1)
-        if not isinstance(layer, int):
-            raise UnsupportedModelError(
-                f"vision_feature_layer is {layer!r}; schedules can be applied to models whose "
-                "projector reads one layer"
-            )
+        check_feature_layer(getattr(stock.config, "vision_feature_layer", -1))
         self.model = model
         self.core = stock.model
         self.decoder = stock.model.language_model

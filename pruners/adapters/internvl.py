@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import InternVLForConditionalGeneration
 
 from pruners.adapters.base import ModelAdapter
-from pruners.adapters.llava import check_strategy
 from pruners.errors import UnsupportedModelError
 from pruners.media import Kind, Medium, Tile, block_patches, whole_images
+from pruners.tower_features import check_select_strategy
 from pruners.vision_attention import InternHeads
 from pruners.vision_towers.batched import BatchedTower
 
@@ -33,7 +33,7 @@ class InternVLAdapter(ModelAdapter):
         core: Any = self.core
         config: Any = model.config
         tower = intern_tower(core.vision_tower, config.vision_feature_layer)
-        check_strategy(config, tower)
+        check_select_strategy(config.vision_feature_select_strategy, class_token=tower.class_token)
         self._block = round(1 / config.downsample_ratio)
         self.towers = {"image": tower}
 

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import LlavaForConditionalGeneration
 
 from pruners.adapters.base import ModelAdapter
-from pruners.errors import UnsupportedModelError
 from pruners.media import Kind, Medium, whole_images
+from pruners.tower_features import check_select_strategy
 from pruners.vision_attention import ClipHeads
 from pruners.vision_towers.batched import BatchedTower
 
@@ -26,7 +26,7 @@ class LlavaAdapter(ModelAdapter):
         core: Any = self.core
         config: Any = model.config
         tower = clip_tower(core.vision_tower, config.vision_feature_layer)
-        check_strategy(config, tower)
+        check_select_strategy(config.vision_feature_select_strategy, class_token=tower.class_token)
         self.towers = {"image": tower}
         self.projector = core.multi_modal_projector
 
@@ -61,21 +61,3 @@ def clip_tower(module: Any, feature_layer: int) -> BatchedTower:
         width=config.hidden_size,
         patches=(config.image_size // config.patch_size) ** 2,
     )
-
-
-def check_strategy(config: Any, tower: BatchedTower) -> None:
-    """Check that a projector reads patches alone.
-
-    Args:
-        config: The model's configuration.
-        tower: Its vision tower.
-
-    Raises:
-        UnsupportedModelError: It reads the CLS token as well, or leaves out a patch.
-    """
-    expected = "default" if tower.class_token else "full"
-    if config.vision_feature_select_strategy != expected:
-        raise UnsupportedModelError(
-            f"vision_feature_select_strategy is {config.vision_feature_select_strategy!r}, but "
-            f"pruning needs {expected!r}: visual tokens are patches alone"
-        )

@@ -11,9 +11,10 @@ from transformers import LlavaNextForConditionalGeneration
 
 from pruners.adapters.anyres import sizes_on_host, tiled_medium
 from pruners.adapters.base import ModelAdapter
-from pruners.adapters.llava import check_strategy, clip_tower
+from pruners.adapters.llava import clip_tower
 from pruners.media import Kind, Medium
 from pruners.shape_families.anyres import token_grid
+from pruners.tower_features import check_select_strategy
 
 
 class LlavaNextAdapter(ModelAdapter):
@@ -26,7 +27,9 @@ class LlavaNextAdapter(ModelAdapter):
         core: Any = self.core
         config: Any = model.config
         self._tower = clip_tower(core.vision_tower, config.vision_feature_layer)
-        check_strategy(config, self._tower)
+        check_select_strategy(
+            config.vision_feature_select_strategy, class_token=self._tower.class_token
+        )
         self.towers = {"image": self._tower}
 
     def media(self, kind: Kind, arguments: Mapping[str, Any], features: Any) -> tuple[Medium, ...]:

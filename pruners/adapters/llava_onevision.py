@@ -12,10 +12,11 @@ from transformers import LlavaOnevisionForConditionalGeneration
 
 from pruners.adapters.anyres import patches_of_tile, sizes_on_host, spans, tiled_medium
 from pruners.adapters.base import ModelAdapter
-from pruners.adapters.llava import check_strategy, clip_tower
+from pruners.adapters.llava import clip_tower
 from pruners.errors import InputError
 from pruners.media import Kind, Medium, Tile
 from pruners.shape_families.anyres import shrunk_side, token_grid
+from pruners.tower_features import check_select_strategy
 
 
 class LlavaOnevisionAdapter(ModelAdapter):
@@ -28,7 +29,7 @@ class LlavaOnevisionAdapter(ModelAdapter):
         core: Any = self.core
         config: Any = model.config
         tower = clip_tower(core.vision_tower, config.vision_feature_layer)
-        check_strategy(config, tower)
+        check_select_strategy(config.vision_feature_select_strategy, class_token=tower.class_token)
         self.towers = {"image": tower, "video": tower}
         self._side = math.isqrt(tower.patches)
 

@@ -11,8 +11,9 @@ from torch import nn
 from transformers import VideoLlavaForConditionalGeneration
 
 from pruners.adapters.base import ModelAdapter
-from pruners.adapters.llava import check_strategy, clip_tower
+from pruners.adapters.llava import clip_tower
 from pruners.media import Kind, Medium, Tile, whole_images
+from pruners.tower_features import check_select_strategy
 
 
 class VideoLlavaAdapter(ModelAdapter):
@@ -36,7 +37,7 @@ class VideoLlavaAdapter(ModelAdapter):
         config: Any = model.config
         image = clip_tower(core.image_tower, config.vision_feature_layer)
         video = clip_tower(core.video_tower, config.vision_feature_layer)
-        check_strategy(config, image)
+        check_select_strategy(config.vision_feature_select_strategy, class_token=image.class_token)
         self.towers = {"image": image, "video": video}
 
     def media(self, kind: Kind, arguments: Mapping[str, Any], features: Any) -> tuple[Medium, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pruners.errors import UnsupportedModelError, shortened, shown
 from pruners.shape import VisionShape
+from pruners.tower_features import check_feature_layer, check_select_strategy
 
 # config.json files leave out what equals the default of transformers' configuration classes.
 _DECODER_DEFAULTS: Mapping[str, Mapping[str, int]] = {
@@ -180,19 +181,9 @@ def one_layer_of_patches(
     Raises:
         UnsupportedModelError: It is several layers' tokens, or not the patches alone.
     """
-    layer = values.get("vision_feature_layer", feature_layer)
-    if not isinstance(layer, int):
-        raise UnsupportedModelError(
-            f"vision_feature_layer is {shown(layer)}; schedules can be applied to models whose "
-            "projector reads one layer"
-        )
-    expected = "default" if class_token else "full"
-    strategy = values.get("vision_feature_select_strategy", expected)
-    if strategy != expected:
-        raise UnsupportedModelError(
-            f"vision_feature_select_strategy is {shown(strategy)}, but pruning needs {expected!r}: "
-            "visual tokens are patches alone"
-        )
+    layer = check_feature_layer(values.get("vision_feature_layer", feature_layer))
+    if "vision_feature_select_strategy" in values:
+        check_select_strategy(values["vision_feature_select_strategy"], class_token=class_token)
     return layer
 
 
