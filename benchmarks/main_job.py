@@ -37,7 +37,7 @@ from rich.console import Console
 from pruners.errors import PrunetuneError
 from pruners.published import dense, published
 from pruners.shape import Shape
-from search.evaluators import SPLITS, Evaluator
+from search.evaluators import Evaluator
 from search.export import versions
 from search.measuring import Measurements
 from search.model_choice import choose_model, make_evaluator, target_shape
@@ -49,7 +49,7 @@ from space.budgets import Budget, parse_budget
 from space.coding import SearchSpace
 from space.flops import price
 from studies.files import write_text
-from studies.identity import SplitIdentity, StudyIdentity
+from studies.identity import SPLITS, SplitIdentity, StudyIdentity
 from studies.scores import ScoreCache
 from studies.storage import StudyFolder
 

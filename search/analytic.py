@@ -15,7 +15,8 @@ from pruners.schedule import Schedule
 from pruners.scorers import SimilarityFusion
 from pruners.shape import LLAVA_1_5_7B, Shape
 from search.attention_mass import AttentionMass, shares
-from search.evaluators import SPLITS, Probe, SampleKey
+from search.evaluators import Probe, SampleKey
+from studies.identity import SPLITS
 
 ANALYTIC_SHAPE = LLAVA_1_5_7B.model_copy(
     update={"name": "analytic", "decoder_layers": 8, "visual_tokens": 144}

@@ -42,7 +42,7 @@ class AttentionEvaluator(Protocol):
         """Run the dense model and add up the attention that visual tokens receive.
 
         Args:
-            split: One of `search.evaluators.SPLITS`.
+            split: One of `studies.identity.SPLITS`.
             indices: Indices into `samples(split)`.
 
         Returns:

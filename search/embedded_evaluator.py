@@ -151,7 +151,7 @@ class EmbeddedEvaluator:
         """Return what no schedule changes about a split; computed when it is first asked for.
 
         Args:
-            split: One of `SPLITS`.
+            split: One of `studies.identity.SPLITS`.
 
         Returns:
             Prompts, answers, and encoded images and questions.

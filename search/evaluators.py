@@ -13,9 +13,6 @@ from pruners.errors import SettingsError
 from pruners.schedule import Schedule
 from pruners.shape import Shape
 
-SPLITS = ("search", "confirm", "report")
-"""Disjoint sets of samples: for the search, for choosing among its best, for the result."""
-
 
 @dataclass(frozen=True)
 class SampleKey:
@@ -60,7 +57,7 @@ class Evaluator(Protocol):
         """List a split's samples, in an order that never changes.
 
         Args:
-            split: One of `SPLITS`.
+            split: One of `studies.identity.SPLITS`.
 
         Returns:
             One key per sample.
@@ -73,7 +70,7 @@ class Evaluator(Protocol):
         """Hash of a split's samples and their content.
 
         Args:
-            split: One of `SPLITS`.
+            split: One of `studies.identity.SPLITS`.
 
         Returns:
             The hash, hexadecimal.
@@ -84,7 +81,7 @@ class Evaluator(Protocol):
 
         Args:
             schedule: The schedule, with layers of `shape`'s depth.
-            split: One of `SPLITS`.
+            split: One of `studies.identity.SPLITS`.
             indices: Indices into `samples(split)`.
 
         Returns:
@@ -120,7 +117,7 @@ class ProbingEvaluator(Evaluator, Protocol):
 
         Args:
             schedule: The schedule, with layers of `shape`'s depth.
-            split: One of `SPLITS`.
+            split: One of `studies.identity.SPLITS`.
             indices: Indices into `samples(split)`.
 
         Returns:

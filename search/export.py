@@ -14,12 +14,13 @@ from pruners.errors import ScheduleError, StudyError
 from pruners.files import load_schedule
 from pruners.schedule import Evidence, Provenance, Schedule, SplitEvidence
 from pruners.shape import Shape
-from search.evaluators import SPLITS, Evaluator
+from search.evaluators import Evaluator
 from search.measured_form import as_measured
 from search.tasks.evaluator import TaskEvaluator
 from search.workers.assignments import Question
 from studies.file_names import benchmarks_file, scores_file
 from studies.files import write_text
+from studies.identity import SPLITS
 from studies.pareto import pareto_points, write_pareto
 from studies.records import trial_records, write_trials
 from studies.report import write_report

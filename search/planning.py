@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from pruners.errors import BudgetError
 from pruners.shape import Shape
-from search.evaluators import SPLITS, Evaluator
+from search.evaluators import Evaluator
 from search.export import versions
 from search.model_choice import ModelChoice, choose_model, make_evaluator, target_shape
 from search.racing import P_THRESHOLD, STARTUP_BLOCKS
@@ -25,7 +25,7 @@ from space.full_vocabulary import FullVocabulary
 from space.mission_vocabulary import MissionVocabulary
 from space.parameters import Choice
 from studies.file_names import budget_slug
-from studies.identity import SplitIdentity, StudyIdentity
+from studies.identity import SPLITS, SplitIdentity, StudyIdentity
 
 _VOCABULARIES: Mapping[SpaceSize, type[MissionVocabulary] | type[FullVocabulary]] = {
     "mission": MissionVocabulary,

@@ -6,13 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from pruners.errors import StudyError, shortened
 from pruners.json_files import read_json
 from pruners.shape import Shape
+
+SPLITS = ("search", "confirm", "report")
+"""Disjoint sets of samples: for the search, for choosing among its best, for the result."""
 
 _Field = tuple[str, ...]  # its name and, before it, those that it is in
 
@@ -21,15 +24,12 @@ _MOST_DIFFERENCES = 8  # that a message names
 _FOLLOWING: Mapping[str, tuple[str, ...]] = {
     "model": ("model_fingerprint", "tasks", "splits.", "space.layer_step"),
     "tasks": ("splits.",),
-    "seed": tuple(f"splits.{split}.fingerprint" for split in ("search", "confirm", "report")),
+    "seed": tuple(f"splits.{split}.fingerprint" for split in SPLITS),
     "shape.name": ("shape.", "space.layer_step"),
     "space.decoder_stages": ("space.dimensions.",),
     "space.vocabulary": ("space.dimensions.",),
     "strategy.sampler": ("strategy.",),
-    **{
-        f"splits.{split}.samples": (f"splits.{split}.fingerprint",)
-        for split in ("search", "confirm", "report")
-    },
+    **{f"splits.{split}.samples": (f"splits.{split}.fingerprint",) for split in SPLITS},
 }
 """Beginnings of fields that differ because another one does."""
 _OPTIONS = {
@@ -41,9 +41,7 @@ _OPTIONS = {
     "space.decoder_stages": "--stages",
     "space.vocabulary": "--space",
     "strategy.sampler": "--strategy",
-    "splits.search.samples": "--search-samples",
-    "splits.confirm.samples": "--confirm-samples",
-    "splits.report.samples": "--report-samples",
+    **{f"splits.{split}.samples": f"--{split}-samples" for split in SPLITS},
 }
 """What users give to set a field."""
 _LONGEST_VALUE = 60  # characters of a value or a name that a message shows
@@ -61,6 +59,25 @@ class SplitIdentity(BaseModel):
 
     samples: int = Field(ge=0)
     fingerprint: str
+
+
+class FieldDifference(NamedTuple):
+    """A field in which a run differs from a study.
+
+    Attributes:
+        field: Name of the field, nested ones with dots.
+        stored: Its value in the study, as JSON, cut where it is long; ``"absent"`` without one.
+        asked: Its value in the run, likewise.
+    """
+
+    field: str
+    stored: str
+    asked: str
+
+    @property
+    def values(self) -> str:
+        """Both values in words."""
+        return f"{self.stored} in the study, {self.asked} now"
 
 
 class StudyIdentity(BaseModel):
@@ -105,21 +122,23 @@ class StudyIdentity(BaseModel):
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def differences(self, other: StudyIdentity) -> list[str]:
+    def differences(self, other: StudyIdentity) -> list[FieldDifference]:
         """Name the fields in which another run differs from this study.
 
         Args:
             other: Identity of the run that wants to continue this study.
 
         Returns:
-            One line per differing field, nested ones with dots (``"shape.decoder_layers: 32 in the
-            study, 40 now"``); empty when the study can be continued.
+            The differing fields, by name; empty when the study can be continued.
         """
         mine = dict(_flattened(self.model_dump(mode="json")))
         theirs = dict(_flattened(other.model_dump(mode="json")))
         return [
-            f"{shortened('.'.join(field), _LONGEST_VALUE)}: {_shown(mine, field)} in the study, "
-            f"{_shown(theirs, field)} now"
+            FieldDifference(
+                shortened(".".join(field), _LONGEST_VALUE),
+                stored=_shown(mine, field),
+                asked=_shown(theirs, field),
+            )
             for field in sorted(mine.keys() | theirs.keys())
             if field not in mine
             or field not in theirs
@@ -127,37 +146,37 @@ class StudyIdentity(BaseModel):
         ]
 
 
-def leading(differences: Sequence[str]) -> list[str]:
+def leading(differences: Sequence[FieldDifference]) -> list[FieldDifference]:
     """Leave out what differs only because something else does.
 
     Args:
-        differences: What `StudyIdentity.differences` says.
+        differences: What `StudyIdentity.differences` found.
 
     Returns:
         Those of them that do not follow from another.
     """
-    fields = [line.partition(":")[0] for line in differences]
-    following = [(cause, _FOLLOWING[cause]) for cause in fields if cause in _FOLLOWING]
+    causes = [each.field for each in differences if each.field in _FOLLOWING]
     return [
-        line
-        for field, line in zip(fields, differences, strict=True)
-        if not any(field != cause and field.startswith(begins) for cause, begins in following)
+        each
+        for each in differences
+        if not any(
+            each.field != cause and each.field.startswith(_FOLLOWING[cause]) for cause in causes
+        )
     ]
 
 
-def in_few_words(differences: Sequence[str]) -> str:
+def in_few_words(differences: Sequence[FieldDifference]) -> str:
     """Say what makes two studies differ, in the words of the command line.
 
     Args:
-        differences: What `StudyIdentity.differences` says.
+        differences: What `StudyIdentity.differences` found.
 
     Returns:
         The leading ones, the first of them where they are many.
     """
-    named = []
-    for line in leading(differences):
-        field, separator, values = line.partition(":")
-        named.append(f"{_OPTIONS.get(field, field)}{separator}{values}")
+    named = [
+        f"{_OPTIONS.get(each.field, each.field)}: {each.values}" for each in leading(differences)
+    ]
     if len(named) > _MOST_DIFFERENCES:
         named[_MOST_DIFFERENCES:] = [f"and {len(named) - _MOST_DIFFERENCES} more"]
     return "; ".join(named)

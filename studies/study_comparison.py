@@ -96,8 +96,8 @@ def compare_studies(studies: Sequence[StoredStudy]) -> StudyComparison:
 
 
 def _note(first: StoredStudy, other: StoredStudy) -> str:
-    lines = leading(first.identity.differences(other.identity))
-    fields = [line.partition(":")[0] for line in lines]
+    differing = leading(first.identity.differences(other.identity))
+    fields = [each.field for each in differing]
     if not fields:
         return f"{other.name} and {first.name} are studies of the same."
     return f"{other.name} differs from {first.name} in {', '.join(fields)}."

@@ -30,13 +30,13 @@ from search.embedded.scenes import (
     digit_pool,
     draw_scene,
 )
-from search.evaluators import SPLITS
+from studies.identity import SPLITS
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
 
-__all__ = ["SPLITS", "TASKS", "Sample", "build_split", "load_split", "write_split"]
+__all__ = ["TASKS", "Sample", "build_split", "load_split", "write_split"]
 
 _IMAGES = {"search": 200, "confirm": 160, "report": 260}
 _STREAMS = {"search": 101, "confirm": 102, "report": 103}
@@ -159,7 +159,7 @@ def build_split(split: str, seed: int = 0) -> pa.Table:
     """Draw one split of the benchmark.
 
     Args:
-        split: One of ``SPLITS``.
+        split: One of `studies.identity.SPLITS`.
         seed: Seed of the benchmark, default that of the shipped one. Other seeds draw other scenes
             and questions; handwritten samples come from the same ones of the split.
 
@@ -257,7 +257,7 @@ def split_file(split: str, folder: Path = DATA) -> Path:
     """Return the file of a split.
 
     Args:
-        split: One of ``SPLITS``.
+        split: One of `studies.identity.SPLITS`.
         folder: Folder of the benchmark, default the shipped one.
 
     Returns:

@@ -13,9 +13,10 @@ from typing import Any
 
 from pruners.atomic import atomic_path
 from pruners.errors import DataError, PrunetuneError
-from search.embedded.benchmark import SPLITS, TASKS, Sample, load_split
+from search.embedded.benchmark import TASKS, Sample, load_split
 from search.embedded.scoring import ANSWER_TOKENS, score
 from search.tasks.extra import HOW_TO_INSTALL
+from studies.identity import SPLITS
 
 METRIC = "accuracy"
 """Name of the tasks' one metric: the mean of the samples' scores."""
@@ -32,7 +33,7 @@ def task_name(task: str, split: str) -> str:
 
     Args:
         task: One of `search.embedded.benchmark.TASKS`.
-        split: One of `search.embedded.benchmark.SPLITS`.
+        split: One of `studies.identity.SPLITS`.
     """
     return f"prunetune_{task}_{split}"
 
@@ -41,7 +42,7 @@ def group_name(split: str) -> str:
     """Return what lmms-eval calls all tasks on one split together, ``prunetune_report``.
 
     Args:
-        split: One of `search.embedded.benchmark.SPLITS`.
+        split: One of `studies.identity.SPLITS`.
     """
     return f"prunetune_{split}"
 

@@ -15,7 +15,7 @@ from pruners.errors import DataError, SettingsError
 from pruners.published import dense
 from pruners.schedule import Schedule
 from pruners.shape import LLAVA_1_5_7B, Shape
-from search.evaluators import SPLITS, SampleKey
+from search.evaluators import SampleKey
 from search.tasks.catalogue import known_tasks
 from search.tasks.disk_cache import DiskCache, cache_key, default_folder
 from search.tasks.extra import require_extra
@@ -28,6 +28,7 @@ from search.tasks.settings import TaskSettings
 from search.tasks.sharpening import BIAS, POOL, SHRINKAGE, sharpest
 from search.tasks.subsets import disjoint_subsets
 from space.shapes import shape_from_pretrained
+from studies.identity import SPLITS
 
 if TYPE_CHECKING:
     from search.tasks.answering import Answering, Question

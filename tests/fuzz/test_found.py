@@ -249,18 +249,19 @@ def test_names_that_no_terminal_can_print_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "said"),
+    ("one", "other", "found"),
     [
-        ({"end": 1.0}, {"end": True}, "space.end: 1.0 in the study, true now"),
-        ({"end": 1}, {"end": 1, "": {}}, "space.: absent in the study, {} now"),
-        ({"a": {"b": 1}}, {"a": {"b": 1}, "a.b": 1}, "space.a.b: absent in the study, 1 now"),
+        ({"end": 1.0}, {"end": True}, ("space.end", "1.0", "true")),
+        ({"end": 1}, {"end": 1, "": {}}, ("space.", "absent", "{}")),
+        ({"a": {"b": 1}}, {"a": {"b": 1}, "a.b": 1}, ("space.a.b", "absent", "1")),
+        ({"a: b": 1}, {"a: b": 2}, ("space.a: b", "1", "2")),
     ],
 )
 def test_identities_differ_where_their_fingerprints_do(
-    one: dict[str, Any], other: dict[str, Any], said: str
+    one: dict[str, Any], other: dict[str, Any], found: tuple[str, str, str]
 ) -> None:
     mine, theirs = (IDENTITY.model_copy(update={"space": space}) for space in (one, other))
-    assert mine.differences(theirs) == [said]
+    assert mine.differences(theirs) == [found]
     assert mine.differences(mine) == []
 
 

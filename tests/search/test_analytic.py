@@ -8,10 +8,11 @@ import pytest
 from pruners.schedule import Schedule
 from search.analytic import TASK_ACCURACIES, AnalyticEvaluator
 from search.baselines import published_at
-from search.evaluators import SPLITS, SampleKey
+from search.evaluators import SampleKey
 from search.measured_form import as_measured
 from space.budgets import Budget
 from space.shapes import preset
+from studies.identity import SPLITS
 
 SEEDS = 200
 

@@ -19,10 +19,11 @@ from search.embedded import CHECKPOINT, CLIP
 from search.embedded.benchmark import load_split
 from search.embedded.prompts import chat
 from search.embedded_evaluator import EmbeddedEvaluator
-from search.evaluators import SPLITS, ProbingEvaluator, SampleKey
+from search.evaluators import ProbingEvaluator, SampleKey
 from search.measured_form import as_measured
 from space.budgets import Budget
 from space.coding import SearchSpace
+from studies.identity import SPLITS
 
 BUDGET = Budget("share", 0.3)
 SAMPLES = tuple(range(0, 2600, 65))  # 40 of the report split, all tasks among them

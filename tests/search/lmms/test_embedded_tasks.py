@@ -14,8 +14,9 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from pruners import published, save_schedule
 from pruners.errors import DataError
 from search.embedded import CHECKPOINT
-from search.embedded.benchmark import SPLITS, TASKS, load_split
+from search.embedded.benchmark import TASKS, load_split
 from search.lmms.embedded_tasks import group_name, main, task_name, write_tasks
+from studies.identity import SPLITS
 
 
 def test_tasks_hold_the_benchmarks_rows_wherever_the_folder_is(tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ from pruners.errors import DataError, InputError
 from pruners.published import dense, published
 from pruners.runtime import apply_schedule
 from pruners.vision_outputs import VisionOutputs
-from search.evaluators import SPLITS
 from search.tasks import evaluator as evaluator_module
 from search.tasks.answering import Answering
 from search.tasks.catalogue import TASKS
 from search.tasks.evaluator import TaskEvaluator
 from search.tasks.loading import load_task
 from search.tasks.settings import TaskSettings
+from studies.identity import SPLITS
 from tests.search.tasks.rows import MAKERS
 
 OFFICIAL = {
