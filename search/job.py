@@ -12,7 +12,6 @@ from pruners.published import dense
 from pruners.schedule import Provenance, Schedule, SplitEvidence
 from search.baselines import compared_methods, left_out, published_at
 from search.display import Display
-from search.evaluators import SPLITS
 from search.explaining import closing_lines, few_images, opening_lines
 from search.export import (
     is_confirmed,
@@ -28,7 +27,7 @@ from search.measuring import Measurements
 from search.outcomes import Candidate, SearchOutcome, TrialReport, nothing_found
 from search.planning import Plan
 from search.searching import search_schedules
-from search.selection import Scores, confirm, naming_split, score_split
+from search.selection import Scores, confirm, score_split
 from search.settings import SearchSettings
 from search.strategies import make_strategy
 from search.study_page import write_study_page
@@ -38,11 +37,11 @@ from space.coding import SearchSpace
 from space.flops import price
 from studies.comparing import compare, split_evidence
 from studies.file_names import schedule_file
+from studies.identity import SPLITS
 from studies.records import seconds_of_search, trial_records
 from studies.report import print_report
 from studies.results import DENSE, SEARCHED, BudgetResult
 from studies.run_limits import write_limits
-from studies.statistics import relative_accuracy
 from studies.storage import StudyFolder
 
 if TYPE_CHECKING:
@@ -185,11 +184,10 @@ class Job:
 
     def _score_dense(self) -> None:
         """Measure the dense model everywhere, so that splits it fails on end no search later."""
+        reference = {DENSE: self._dense()}
         for split in SPLITS:
-            scores = self._score({DENSE: self._dense()}, split, f"Dense model, {split} split")
-            own = scores.by_schedule[DENSE]
-            with naming_split(split):
-                relative_accuracy(own, own, scores.tasks)
+            scores = self._score(reference, split, f"Dense model, {split} split")
+            scores.relative_accuracy(DENSE, DENSE)  # refuses a task without a right answer
 
     def _confirm(self, outcome: SearchOutcome) -> Candidate:
         """Choose among the best few on samples that the search never saw."""
@@ -207,22 +205,21 @@ class Job:
         }
         scores = self._score(schedules, "report", "Report the winner")
         write_reported(self._measurements, schedules, scores, self._schedule_path(space))
-        with naming_split("report"):
-            return compare(
-                schedules,
-                scores.by_schedule,
-                scores.tasks,
-                scores.images,
-                budget=str(space.budget),
-                measured_on=self._plan.evaluator.measured_on,
-                trials=outcome.trials,
-                evaluations=outcome.evaluations,
-                seconds=seconds_of_search(trial_records(self._studies[space])),
-                measured_shares={
-                    name: measured_share(schedule, self._plan.evaluator.shape)
-                    for name, schedule in schedules.items()
-                },
-            )
+        return compare(
+            schedules,
+            scores.by_schedule,
+            scores.tasks,
+            scores.images,
+            budget=str(space.budget),
+            measured_on=self._plan.evaluator.measured_on,
+            trials=outcome.trials,
+            evaluations=outcome.evaluations,
+            seconds=seconds_of_search(trial_records(self._studies[space])),
+            measured_shares={
+                name: measured_share(schedule, self._plan.evaluator.shape)
+                for name, schedule in schedules.items()
+            },
+        )
 
     def _save_unconfirmed(
         self, best: Candidate, space: SearchSpace, outcome: SearchOutcome

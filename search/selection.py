@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from pruners.published import dense
 from pruners.schedule import Schedule
 from search.measuring import Measurements
 from search.outcomes import Candidate
+from studies.results import DENSE
 from studies.statistics import relative_accuracy
 
 BLOCK = 50
@@ -35,6 +35,26 @@ class Scores:
     tasks: tuple[str, ...]
     images: tuple[str, ...]
     by_schedule: dict[str, NDArray[np.float64]]
+
+    def relative_accuracy(self, name: str, reference: str) -> float:
+        """Average over tasks how much of another schedule's accuracy a schedule keeps.
+
+        Args:
+            name: The schedule's name.
+            reference: The other's name, usually dense.
+
+        Returns:
+            The fraction, as `studies.statistics.relative_accuracy` defines it.
+
+        Raises:
+            DataError: The reference scores 0 on a task; the message names the split.
+        """
+        try:
+            return relative_accuracy(
+                self.by_schedule[name], self.by_schedule[reference], self.tasks
+            )
+        except DataError as error:
+            raise DataError(f"on the {self.split} split, {error}") from error
 
 
 def score_split(
@@ -82,25 +102,6 @@ def score_split(
     )
 
 
-@contextmanager
-def naming_split(split: str) -> Iterator[None]:
-    """Say of which split it is that scores cannot be compared.
-
-    Args:
-        split: Name of the split.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        DataError: They cannot be; the message names the split.
-    """
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"on the {split} split, {error}") from error
-
-
 def confirm(
     measurements: Measurements,
     candidates: Sequence[Candidate],
@@ -126,13 +127,9 @@ def confirm(
     }
     scores = score_split(
         measurements,
-        {"dense": dense(measurements.evaluator.shape), **schedules},
+        {DENSE: dense(measurements.evaluator.shape), **schedules},
         "confirm",
         on_block,
     )
-    reference = scores.by_schedule["dense"]
-    with naming_split(scores.split):
-        values = [
-            relative_accuracy(scores.by_schedule[name], reference, scores.tasks) for name in names
-        ]
+    values = [scores.relative_accuracy(name, DENSE) for name in names]
     return candidates[int(np.argmax(values))]
