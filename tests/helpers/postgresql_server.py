@@ -53,6 +53,8 @@ class PostgresqlServer:
 
     def start(self) -> None:
         """Start it, also after it was killed, and wait until it answers."""
+        import psycopg
+
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
@@ -71,7 +73,7 @@ class PostgresqlServer:
         while True:
             try:
                 self.execute("SELECT 1")
-            except Exception:
+            except psycopg.OperationalError:
                 assert time.monotonic() < deadline, "the server does not start"
                 assert self._process.poll() is None, "the server has ended"
                 time.sleep(0.05)

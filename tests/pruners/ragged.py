@@ -12,12 +12,6 @@ from torch import Tensor
 from pruners.prefill_record import PrefillRecord
 
 
-def logits_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model(**inputs).logits
-    return logits
-
-
 def visual_places(record: PrefillRecord, row: int) -> list[int]:
     """Where a sample's visual tokens are in the dense prompt, without separators."""
     for group in record.groups:

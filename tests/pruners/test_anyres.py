@@ -35,8 +35,9 @@ from pruners.errors import InputError
 from pruners.media import Medium
 from pruners.scorers import QuestionRelevance
 from pruners.selectors import LocalWindows
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel, llava_next, llava_onevision, parts
-from tests.pruners.ragged import kept, logits_of, visual_places, without_padding
+from tests.pruners.ragged import kept, visual_places, without_padding
 
 BUILDERS: dict[str, Callable[[Path], TinyModel]] = {
     "llava_next": llava_next.build_llava_next,

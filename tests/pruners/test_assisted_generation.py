@@ -11,8 +11,8 @@ import torch
 from pruners import Schedule, Stage, VisualSelfAttention, apply_schedule
 from pruners.scorers import KeyNorm, LastTokenAttention, RaterAttention
 from pruners.selectors import LeastDuplication
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel
-from tests.pruners.ragged import logits_of
 
 GREEDY: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
 FIRST = Stage(layer=0, retention=0.6, scorer=VisualSelfAttention())

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from pruners import apply_schedule, published
+from tests.helpers.forwards import logits_of
 
 QUESTIONS = ("w1 w2 w3", "w4")
 TOKENS = 8
@@ -44,12 +44,6 @@ def _fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
     yield
     torch.compiler.reset()
-
-
-@torch.no_grad()
-def logits_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    logits: Tensor = model(**inputs).logits
-    return logits
 
 
 def check(tiny: Any, method: str, way: str, backend: str) -> None:

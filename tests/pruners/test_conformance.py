@@ -42,8 +42,9 @@ from pruners.scorers import DecoderScorer, Scorer
 from pruners.selectors import LeastDuplication
 from pruners.shape import LLAVA_1_5_7B
 from pruners.vision import all_parts
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import FAMILIES, TinyModel
-from tests.pruners.ragged import logits_of, masked_out
+from tests.pruners.ragged import masked_out
 
 QUESTIONS = ("w1 w2 w3", "w4", "w5 w6 w7 w8 w9")
 FUSION = SimilarityFusion(text_tower="paired")

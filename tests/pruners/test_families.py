@@ -6,13 +6,12 @@ differ from the same row alone, and one that the model's own checks let pass wou
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import FAMILIES, TinyModel
 
 QUESTIONS = ("w1 w2 w3", "w4", "w5 w6 w7 w8 w9")
@@ -25,12 +24,6 @@ def dense(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def build(name: str, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return FAMILIES[name](tmp_path_factory.mktemp(name))
-
-
-def logits_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model(**inputs).logits
-    return logits
 
 
 def features_of(tiny: TinyModel, inputs: dict[str, Tensor]) -> Tensor:

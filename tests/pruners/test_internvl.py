@@ -30,9 +30,10 @@ from pruners.errors import InputError, UnsupportedModelError
 from pruners.scorers import Downsampling, InformationFlow, KeyNorm, QuestionRelevance
 from pruners.vision import VisionRecorder
 from pruners.vision_outputs import VisionParts
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel
 from tests.pruners.families.internvl import GRID, PATCH, build_internvl
-from tests.pruners.ragged import kept, logits_of, visual_places
+from tests.pruners.ragged import kept, visual_places
 
 TOKENS = GRID * GRID
 SIDE = 2 * GRID

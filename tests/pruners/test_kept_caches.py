@@ -18,6 +18,7 @@ from transformers.generation.configuration_utils import STATIC_CACHE_IMPLEMENTAT
 from pruners import Schedule, Stage, VisualSelfAttention, apply_schedule, dense
 from pruners.errors import InputError
 from pruners.scorers import KeyNorm, LastTokenAttention
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel
 
 FIRST = Stage(layer=0, retention=0.5, scorer=VisualSelfAttention())
@@ -50,12 +51,6 @@ def filled(family: TinyModel, inputs: dict[str, Tensor], schedule: Schedule = SC
     cache.activate_past_recording()
     with apply_schedule(family.model, schedule), torch.no_grad():
         return family.model(**inputs, past_key_values=cache).past_key_values
-
-
-def logits_of(model: Any, inputs: dict[str, Any], **settings: Any) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model(**inputs, **settings).logits
-    return logits
 
 
 @pytest.mark.parametrize("kept", [lambda cache: cache, copy.deepcopy, copy.copy])

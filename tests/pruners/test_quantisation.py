@@ -15,6 +15,7 @@ from torchao.quantization import Int8Tensor, Int8WeightOnlyConfig, quantize_
 from pruners import Schedule, Stage, VisualSelfAttention, apply_schedule, published
 from pruners.adapters import adapter_for
 from pruners.merges import NoMerge
+from tests.helpers.forwards import logits_of
 
 METHODS = ["visiondrop", "desap", "fastv", "pyramiddrop", "sparsevlm", "flowcut", "dart"]
 TOKENS = 8
@@ -40,12 +41,6 @@ def schedule_of(method: str, tiny: Any, **changes: Any) -> Schedule:
 
 def apply(model: Any, schedule: Schedule, tiny: Any) -> Any:
     return apply_schedule(model, schedule, processor=tiny.tokenizer, text_tower=tiny.text_tower)
-
-
-@torch.no_grad()
-def logits_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    logits: Tensor = model(**inputs).logits
-    return logits
 
 
 @contextmanager

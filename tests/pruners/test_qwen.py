@@ -31,10 +31,11 @@ from pruners.errors import InputError, UnsupportedModelError
 from pruners.vision import VisionRecorder
 from pruners.vision_outputs import VisionOutputs, VisionParts
 from pruners.vision_towers import packed
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel
 from tests.pruners.families.qwen import MERGE, build_qwen2_5_vl, build_qwen3_vl
 from tests.pruners.families.tiny import Sample
-from tests.pruners.ragged import kept, logits_of, masked_out, places_left
+from tests.pruners.ragged import kept, masked_out, places_left
 
 BUILDERS = {"qwen2_5_vl": build_qwen2_5_vl, "qwen3_vl": build_qwen3_vl}
 LAST_FULL_ATTENTION = {"qwen2_5_vl": 1, "qwen3_vl": 3}

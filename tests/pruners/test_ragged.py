@@ -18,10 +18,10 @@ from pruners.methods import METHODS, supported_methods
 from pruners.methods.base import encoder_saliency
 from pruners.prefill_record import PrefillRecord
 from pruners.published import published
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel
 from tests.pruners.ragged import (
     kept,
-    logits_of,
     masked_out,
     places_left,
     visual_places,

@@ -17,10 +17,11 @@ from pruners import NearestReference, Schedule, Stage, VisualSelfAttention, appl
 from pruners.errors import InputError
 from pruners.methods.base import encoder_saliency
 from pruners.published import published
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel, build_llava
 from tests.pruners.families.qwen import build_qwen2_5_vl, build_qwen3_vl
 from tests.pruners.families.tiny import Sample, picture
-from tests.pruners.ragged import logits_of, visual_places
+from tests.pruners.ragged import visual_places
 
 
 def schedule_of(family: TinyModel) -> Schedule:

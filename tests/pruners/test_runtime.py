@@ -45,6 +45,7 @@ from pruners import (
 from pruners.cache import recall
 from pruners.errors import InputError, ModelError, UnsupportedModelError
 from pruners.vision_outputs import VisionParts
+from tests.helpers.forwards import logits_of
 
 QUESTIONS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
 ENCODER = Stage(
@@ -59,12 +60,6 @@ HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2}
 def fusion(**settings: Any) -> Schedule:
     scorer = SimilarityFusion(**{"text_tower": "/nowhere", **settings})
     return Schedule(stages=(Stage(layer=0, retention=0.4, scorer=scorer),))
-
-
-def logits_of(model: Any, inputs: dict[str, Any], **settings: Any) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model(**inputs, **settings).logits
-    return logits
 
 
 # What is refused before any forward.

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 from pruners import TextTower
 from pruners.errors import ModelError
+from tests.helpers.checkpoints import copy_without
 
 QUESTIONS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
 
@@ -80,19 +80,13 @@ def test_a_damaged_checkpoint_is_named(tiny: Any, tmp_path: Path) -> None:
 def test_a_checkpoint_without_some_of_its_weights_is_refused(
     tiny: Any, tmp_path: Path, part: str, message: str
 ) -> None:
-    shutil.copytree(tiny.clip_folder, tmp_path / "clip")
-    weights = load_file(tmp_path / "clip" / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if not name.startswith(part)}
-    save_file(kept, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    copy_without(tiny.clip_folder, tmp_path / "clip", f"^{part}")
     with pytest.raises(ModelError, match=f"text tower '.*clip' lacks {message}"):
         TextTower.load(tmp_path / "clip")
 
 
 def test_what_is_not_read_of_a_checkpoint_may_be_missing(tiny: Any, tmp_path: Path) -> None:
-    shutil.copytree(tiny.clip_folder, tmp_path / "clip")
-    weights = load_file(tmp_path / "clip" / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if not name.startswith("vision_model.")}
-    save_file(kept, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    copy_without(tiny.clip_folder, tmp_path / "clip", r"^vision_model\.")
     found = TextTower.load(tmp_path / "clip").encode(QUESTIONS)
     assert torch.equal(found.question, tiny.text_tower.encode(QUESTIONS).question)
 

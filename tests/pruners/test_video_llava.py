@@ -26,9 +26,10 @@ from pruners.counting import alive_tokens
 from pruners.errors import UnsupportedModelError
 from pruners.scorers import InformationFlow, QuestionRelevance
 from pruners.selectors import Determinantal, LocalWindows
+from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel
 from tests.pruners.families.video_llava import FRAMES, GRID, build_video_llava
-from tests.pruners.ragged import kept, logits_of, visual_places, without_padding
+from tests.pruners.ragged import kept, visual_places, without_padding
 
 PATCHES = GRID * GRID
 QUESTIONS = {"mixed": ["w1 w2 w3", "w4", "", "w10 w11"], "video": ["w1 w2 w3", "w4", "w5 w6"]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from transformers.utils.logging import enable_progress_bar
 
 from pruners.errors import DataError, InputError, ModelError
@@ -25,6 +22,7 @@ from search.tasks.live_model import (
 )
 from search.tasks.preparing import join, prepare
 from search.tasks.requests import Request
+from tests.helpers.checkpoints import copy_without
 from tests.pruners.families import FAMILIES, TinyModel
 from tests.pruners.families.tiny import picture
 
@@ -204,11 +202,7 @@ def test_a_model_without_some_of_its_weights_is_refused(
     checkpoint: Path, tmp_path: Path, part: str, count: int
 ) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(checkpoint / "model", folder)
-    weights = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in weights.items() if not re.search(part, name)}
-    assert len(weights) - len(kept) == count
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    assert copy_without(checkpoint / "model", folder, part) == count
     with pytest.raises(ModelError, match=rf"lacks {count} weights, \S*{part}"):
         load_live_model(str(folder), device="cpu", dtype="auto")
 
