@@ -31,11 +31,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from search_quality_cells import Job, run_job, start_worker, table_evaluator
+from search_quality_cells import Job, report_accuracies, run_job, start_worker, table_evaluator
 from search_quality_figure import draw, panels
 from search_quality_page import write_page
 from search_quality_records import Cell, read_cell
-from search_quality_summary import summarise
+from search_quality_summary import summarise, value
 from search_quality_table import print_summary
 from search_quality_tuning import (
     TUNING_SEEDS,
@@ -46,7 +46,6 @@ from search_quality_tuning import (
     samples_per_trial,
     write_settings,
 )
-from tabular_data import GROUND_TRUTH_SPLITS
 
 from pruners.errors import PrunetuneError, SettingsError
 from search.strategies import STRATEGIES
@@ -95,7 +94,10 @@ def main(
             if tune
             else report_jobs(names, limits, tokens, seeds, settings)
         )
-        cells = measure(jobs, table, folder, _names(again), workers, console)
+        cells = [
+            value(cell, report_accuracies(table, cell.seed if tune else None))
+            for cell in measure(jobs, table, folder, _names(again), workers, console)
+        ]
         if tune:
             choices = best_choices(cells)
             print_choices(choices, console)
@@ -114,10 +116,10 @@ def main(
 
 
 def searched(table: Path) -> str:
-    """Name a table by its schedules and by the samples that they were run on."""
+    """Name a table by what searches see of it: its schedules, and the search split's samples."""
     evaluator = table_evaluator(table)
-    content = [evaluator.fingerprint, *map(evaluator.split_fingerprint, GROUND_TRUTH_SPLITS)]
-    return f"{table.stem}-{hashlib.sha256(''.join(content).encode()).hexdigest()[:8]}"
+    content = evaluator.fingerprint + evaluator.split_fingerprint("search")
+    return f"{table.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def report_jobs(

@@ -13,7 +13,7 @@ import optuna
 from search_quality_records import BudgetRun, Cell
 from search_quality_summary import next_checkpoint
 from tabular import TabularEvaluator, halves
-from tabular_data import GROUND_TRUTH_SPLITS, GroundTruth, read_ground_truth
+from tabular_data import GroundTruth, read_ground_truth
 
 from pruners.errors import DataError
 from search.interruption import SearchInterruptedError
@@ -23,7 +23,7 @@ from search.search_history import SearchHistory
 from search.searching import search_schedules
 from search.settings import SearchSettings
 from search.strategies import make_strategy
-from search.strategies.base import SearchState, Strategy, Tried
+from search.strategies.base import SearchState, Strategy
 from space.budgets import Budget
 from space.coding import SearchSpace
 
@@ -105,6 +105,22 @@ def table_evaluator(path: Path, tuning_seed: int | None = None) -> TabularEvalua
     return TabularEvaluator(truth, *(() if tuning_seed is None else halves(truth, tuning_seed)))
 
 
+@cache
+def report_accuracies(path: Path, tuning_seed: int | None = None) -> Mapping[str, float]:
+    """Look up what schedules are worth on the report split, or on the half that stands in for it.
+
+    Args:
+        path: What `ground_truth.py` wrote.
+        tuning_seed: As for `table_evaluator`.
+
+    Returns:
+        The relative accuracy by content hash.
+    """
+    evaluator = table_evaluator(path, tuning_seed)
+    values = evaluator.relative_accuracies("report")
+    return {content_hash: float(values[row]) for content_hash, row in evaluator.truth.rows.items()}
+
+
 def run_job(table: Path, job: Job) -> Cell:
     """Search all budgets with one strategy and seed.
 
@@ -113,7 +129,7 @@ def run_job(table: Path, job: Job) -> Cell:
         job: What to search.
 
     Returns:
-        The incumbents and what they are worth.
+        The incumbents; the report split is not looked at.
     """
     started = time.monotonic()
     evaluator = table_evaluator(table, job.seed if job.tuning else None)
@@ -139,22 +155,18 @@ def run_job(table: Path, job: Job) -> Cell:
     runs = []
     for space, outcome in zip(spaces, outcomes, strict=True):
         watch.look(space.budget)
-        best = watch.incumbent(space.budget)
-        if best is None:
+        found = watch.incumbents.get(space.budget)
+        if found is None:
             raise DataError(
                 f"{job.strategy} has no schedule of {space.budget} after {job.cost} samples; give "
                 "it fewer samples per trial"
             )
-        row = evaluator.truth.rows[best.measured]
         runs.append(
             BudgetRun(
                 mean_tokens=int(space.budget.value),
                 trials=outcome.trials,
                 samples=outcome.evaluations,
-                search_accuracy=float(watch.values["search"][row]),
-                report_accuracy=float(watch.values["report"][row]),
-                content_hash=best.measured,
-                curve=tuple(watch.curves[space.budget]),
+                incumbents=tuple(found),
             )
         )
     return Cell(
@@ -169,7 +181,7 @@ def run_job(table: Path, job: Job) -> Cell:
 
 
 class _Watch:
-    """Values the incumbents while searches run, whenever the curves have a checkpoint."""
+    """Notes the incumbents while searches run, whenever the curves have a checkpoint."""
 
     def __init__(
         self,
@@ -178,9 +190,7 @@ class _Watch:
         job: Job,
         studies: Mapping[SearchSpace, optuna.Study],
     ) -> None:
-        self.values = {split: evaluator.relative_accuracies(split) for split in GROUND_TRUTH_SPLITS}
-        self.curves: dict[Budget, list[tuple[int, float]]] = {}
-        self._rows = evaluator.truth.rows
+        self.incumbents: dict[Budget, list[tuple[int, str]]] = {}
         self._job = job
         self._strategy = strategy
         tasks = [sample.task for sample in evaluator.samples("search")]
@@ -206,20 +216,15 @@ class _Watch:
             raise SearchInterruptedError
 
     def look(self, budget: Budget) -> None:
-        """Value the incumbent of a budget."""
+        """Note the incumbent of a budget: the first of the strategy's ranking."""
         samples = self._samples(budget)
         self._next[budget] = next_checkpoint(samples, self._job.cost)
-        best = self.incumbent(budget)
+        best = next(iter(self._strategy.ranking(self._state(budget))), None)
         if best is None:
             return
-        value = float(self.values["report"][self._rows[best.measured]])
-        curve = self.curves.setdefault(budget, [])
-        if not curve or curve[-1][1] != value:
-            curve.append((samples, value))
-
-    def incumbent(self, budget: Budget) -> Tried | None:
-        """The first of the strategy's ranking."""
-        return next(iter(self._strategy.ranking(self._state(budget))), None)
+        noted = self.incumbents.setdefault(budget, [])
+        if not noted or noted[-1][1] != best.measured:
+            noted.append((samples, best.measured))
 
     def _samples(self, budget: Budget) -> int:
         """Samples that count for a budget: a share of all where budgets are searched together."""

@@ -15,28 +15,41 @@ GOAL_SHARE = 4
 
 
 class BudgetRun(Record):
-    """One search at one budget.
+    """One search at one budget: what it held, whatever that is worth.
 
     Attributes:
         mean_tokens: The budget: visual tokens as a mean over decoder layers.
         trials: Trials of the search.
         samples: Samples that they scored.
-        search_accuracy: Relative accuracy of its incumbent on the whole search split.
-        report_accuracy: The same on the report split.
-        content_hash: Hash of the incumbent as it was measured.
-        curve: Samples scored, and the incumbent's `report_accuracy` from then on, where it changes.
+        incumbents: Samples scored, and the content hash of the incumbent as it was measured from
+            then on, where it changes; the last is what the search found.
     """
 
     mean_tokens: int
     trials: int
     samples: int
-    search_accuracy: float
-    report_accuracy: float
+    incumbents: tuple[tuple[int, str], ...]
+
+
+class ValuedRun(Record):
+    """One search at one budget with what its incumbents are worth.
+
+    Attributes:
+        mean_tokens: The budget: visual tokens as a mean over decoder layers.
+        samples: Samples that its trials scored.
+        content_hash: Hash of the last incumbent.
+        report_accuracy: Its relative accuracy on the report split.
+        curve: Samples scored, and the incumbent's `report_accuracy` from then on.
+    """
+
+    mean_tokens: int
+    samples: int
     content_hash: str
+    report_accuracy: float
     curve: tuple[tuple[int, float], ...]
 
 
-class Cell(Record):
+class _OneStrategy(Record):
     """One strategy with one seed at all budgets.
 
     Attributes:
@@ -46,7 +59,6 @@ class Cell(Record):
         samples_per_trial: Samples of each trial, for strategies that have a fixed number.
         table: Fingerprint of the table that it searched.
         seconds: Time that it took.
-        budgets: The searches.
     """
 
     strategy: str
@@ -55,6 +67,25 @@ class Cell(Record):
     samples_per_trial: int | None
     table: str
     seconds: float
+
+
+class ValuedCell(_OneStrategy):
+    """A cell with what its incumbents are worth.
+
+    Attributes:
+        budgets: The searches.
+    """
+
+    budgets: tuple[ValuedRun, ...]
+
+
+class Cell(_OneStrategy):
+    """What one strategy with one seed found, as it is kept.
+
+    Attributes:
+        budgets: The searches.
+    """
+
     budgets: tuple[BudgetRun, ...]
 
     def write(self, path: Path) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from search_quality_estimates import estimate, reach
-from search_quality_records import GOAL_SHARE, Cell, Curve, Optimum, Result, Summary
+from search_quality_records import (
+    GOAL_SHARE,
+    Cell,
+    Curve,
+    Optimum,
+    Result,
+    Summary,
+    ValuedCell,
+    ValuedRun,
+)
 from search_quality_verdicts import verdicts
 from tabular import TabularEvaluator
 
@@ -20,7 +29,34 @@ CHECKPOINTS_PER_DOUBLING = 4
 FIRST_CHECKPOINT = 25
 
 
-def summarise(cells: Sequence[Cell], evaluator: TabularEvaluator, ours: str) -> Summary:
+def value(cell: Cell, accuracies: Mapping[str, float]) -> ValuedCell:
+    """Say what a cell's incumbents are worth.
+
+    Args:
+        cell: A cell.
+        accuracies: Relative accuracy on the report split by content hash.
+
+    Returns:
+        The same cell, valued.
+    """
+    curves = [
+        tuple((samples, accuracies[content_hash]) for samples, content_hash in run.incumbents)
+        for run in cell.budgets
+    ]
+    runs = tuple(
+        ValuedRun(
+            mean_tokens=run.mean_tokens,
+            samples=run.samples,
+            content_hash=run.incumbents[-1][1],
+            report_accuracy=curve[-1][1],
+            curve=curve,
+        )
+        for run, curve in zip(cell.budgets, curves, strict=True)
+    )
+    return ValuedCell(**{**dict(cell), "budgets": runs})
+
+
+def summarise(cells: Sequence[ValuedCell], evaluator: TabularEvaluator, ours: str) -> Summary:
     """Put the cells together.
 
     Args:
@@ -32,7 +68,7 @@ def summarise(cells: Sequence[Cell], evaluator: TabularEvaluator, ours: str) -> 
         Results by strategy, cost and budget.
     """
     budgets = [run.mean_tokens for run in cells[0].budgets]
-    groups: dict[tuple[int, str], list[Cell]] = {}
+    groups: dict[tuple[int, str], list[ValuedCell]] = {}
     for cell in sorted(cells, key=lambda cell: (cell.cost, cell.seed)):
         groups.setdefault((cell.cost, cell.strategy), []).append(cell)
     optima = {tokens: optimum(evaluator, tokens) for tokens in budgets}
@@ -66,7 +102,7 @@ def optimum(evaluator: TabularEvaluator, mean_tokens: int) -> Optimum:
     )
 
 
-def mean_curve(cells: Sequence[Cell], place: int, cost: int) -> Curve:
+def mean_curve(cells: Sequence[ValuedCell], place: int, cost: int) -> Curve:
     """Average the curves of several seeds.
 
     Args:
@@ -116,7 +152,10 @@ def _checkpoint(step: int) -> int:
 
 
 def _result(
-    cells: Sequence[Cell], ours: Sequence[Cell] | None, place: int, best: Optimum
+    cells: Sequence[ValuedCell],
+    ours: Sequence[ValuedCell] | None,
+    place: int,
+    best: Optimum,
 ) -> Result:
     first = cells[0]
     values = _finals(cells, place)
@@ -140,7 +179,7 @@ def _result(
     )
 
 
-def _finals(cells: Sequence[Cell], place: int) -> NDArray[np.float64]:
+def _finals(cells: Sequence[ValuedCell], place: int) -> NDArray[np.float64]:
     return np.array([cell.budgets[place].report_accuracy for cell in cells])
 
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from search_quality_estimates import estimate
-from search_quality_records import Cell, Estimate
+from search_quality_records import Estimate, ValuedCell
 from search_quality_table import percent
 
 from pruners.errors import DataError
@@ -62,7 +62,7 @@ def choices_at(strategy: str, cost: int) -> tuple[int | None, ...]:
     return tuple(each for each in CHOICES if FEWEST_TRIALS <= cost / each <= MOST_TRIALS)
 
 
-def best_choices(cells: Sequence[Cell]) -> tuple[Choice, ...]:
+def best_choices(cells: Sequence[ValuedCell]) -> tuple[Choice, ...]:
     """Compare the choices of each strategy at each cost.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from search_quality_estimates import estimate
-from search_quality_records import Cell, Curve, Optimum, Result, Verdict
+from search_quality_records import Curve, Optimum, Result, ValuedCell, Verdict
 from tabular import DENSE_ROW, TabularEvaluator
 
 from studies.statistics import difference
@@ -15,7 +15,7 @@ from studies.statistics import difference
 
 def verdicts(
     results: Sequence[Result],
-    groups: Mapping[tuple[int, str], Sequence[Cell]],
+    groups: Mapping[tuple[int, str], Sequence[ValuedCell]],
     optima: Mapping[int, Optimum],
     evaluator: TabularEvaluator,
     ours: str,
@@ -68,7 +68,7 @@ def verdicts(
 
 
 def mean_scores(
-    cells: Sequence[Cell], mean_tokens: int, evaluator: TabularEvaluator
+    cells: Sequence[ValuedCell], mean_tokens: int, evaluator: TabularEvaluator
 ) -> NDArray[np.float64]:
     """Average the incumbents' scores over seeds.
 

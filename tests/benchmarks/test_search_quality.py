@@ -22,12 +22,12 @@ from lattice import LatticePoint, lattice
 from search_quality import searched
 from search_quality_estimates import estimate
 from search_quality_page import BEGIN, END, write_page
-from search_quality_records import BudgetRun, Cell, Curve, read_summary
+from search_quality_records import Curve, ValuedCell, ValuedRun, read_summary
 from search_quality_summary import FIRST_CHECKPOINT, mean_curve, next_checkpoint, summarise
 from search_quality_tuning import best_choices, choices_at, read_settings, write_settings
 from search_quality_verdicts import share_needed
 from tabular import TabularEvaluator
-from tabular_data import About, GroundTruth, SplitSamples, read_ground_truth
+from tabular_data import About, GroundTruth, SplitSamples
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TOKENS = 8
@@ -74,6 +74,25 @@ def truth():
     )
 
 
+def _with_split(truth, name, places):
+    """The same results on some of a split's samples."""
+    split = truth.about.splits[name]
+    fewer = split.model_copy(
+        update={field: getattr(split, field)[places] for field in type(split).model_fields}
+    )
+    about = truth.about.model_copy(update={"splits": {**truth.about.splits, name: fewer}})
+    right = {**truth.right, name: truth.right[name][:, places]}
+    if name == "report":
+        return replace(truth, about=about, right=right)
+    return replace(
+        truth,
+        about=about,
+        right=right,
+        answer_probabilities=truth.answer_probabilities[:, places],
+        hidden_agreements=truth.hidden_agreements[:, places],
+    )
+
+
 def _cell(
     strategy,
     seed,
@@ -83,16 +102,14 @@ def _cell(
     samples_per_trial=None,
     content_hash=DENSE_HASH,
 ):
-    run = BudgetRun(
+    run = ValuedRun(
         mean_tokens=TOKENS,
-        trials=4,
         samples=cost,
-        search_accuracy=value,
         report_accuracy=value,
         content_hash=content_hash,
         curve=curve or ((25, value / 2), (50, value)),
     )
-    return Cell(
+    return ValuedCell(
         strategy=strategy,
         cost=cost,
         seed=seed,
@@ -270,14 +287,29 @@ def test_searches_are_run_once_and_valued_on_the_report_split(truth, tmp_path):
     assert "cells" not in again.stdout  # nothing is left to measure
     assert (tmp_path / "out.json").read_bytes() == written
 
-    summary = read_summary(tmp_path / "out.json")
-    evaluator = TabularEvaluator(read_ground_truth(tmp_path / "truth.parquet"))
-    values = evaluator.relative_accuracies("report")
-    for path in (tmp_path / "work").rglob("report/*/*.json"):
-        (run,) = json.loads(path.read_text())["budgets"]
-        assert run["report_accuracy"] == values[evaluator.truth.rows[run["content_hash"]]]
-        assert run["samples"] <= int(path.name.split("-")[0])
-        assert run["curve"][-1][1] == run["report_accuracy"]
+    # Another report split: the same searches, valued anew.
+    for table in (truth, _with_split(truth, "report", slice(0, 100))):
+        table.write(tmp_path / "truth.parquet")
+        valued = _run(tmp_path, *arguments)
+        assert valued.returncode == 0, valued.stderr
+        assert "cells" not in valued.stdout
+        values = TabularEvaluator(table).relative_accuracies("report")
+        found = {}
+        for path in (tmp_path / "work").rglob("report/*/*.json"):
+            cell = json.loads(path.read_text())
+            (run,) = cell["budgets"]
+            assert run["samples"] <= cell["cost"]
+            samples, hashes = zip(*run["incumbents"], strict=True)
+            assert all(earlier < later for earlier, later in pairwise(samples))
+            assert all(earlier != later for earlier, later in pairwise(hashes))
+            place = found.setdefault((cell["strategy"], cell["cost"]), {})
+            place[cell["seed"]] = values[table.rows[hashes[-1]]]
+        summary = read_summary(tmp_path / "out.json")
+        assert summary.report_samples == len(table.about.splits["report"].identifiers)
+        assert len(summary.results) == len(found) == 4
+        for result in summary.results:
+            seeds = found[result.strategy, result.cost]
+            assert result.per_seed == tuple(seeds[seed] for seed in sorted(seeds))
     assert {result.samples_per_trial for result in summary.results} <= {25, 50, 100}
     # Tuning has other seeds and never sees the report split.
     tuning = [json.loads(path.read_text()) for path in (tmp_path / "work").rglob("tuning/*/*.json")]
@@ -288,24 +320,20 @@ def test_searches_are_run_once_and_valued_on_the_report_split(truth, tmp_path):
     assert "unheard-of" in refused.stdout
 
 
-def test_cells_of_other_samples_are_not_taken_for_those_of_a_table(truth, tmp_path):
-    split = truth.about.splits["report"]
-    fewer = split.model_copy(
-        update={name: getattr(split, name)[:100] for name in type(split).model_fields}
-    )
-    about = truth.about.model_copy(update={"splits": {**truth.about.splits, "report": fewer}})
-    right = {**truth.right, "report": truth.right["report"][:, :100]}
-    names = []
-    for folder, table in (
-        ("a", truth),
-        ("b", truth),
-        ("c", replace(truth, about=about, right=right)),
-    ):
+def test_cells_are_those_of_what_searches_see_of_a_table(truth, tmp_path):
+    tables = {
+        "whole": truth,
+        "again": truth,
+        "other-report": _with_split(truth, "report", slice(0, 100)),
+        "other-search": _with_split(truth, "search", slice(0, 100)),
+    }
+    names = {}
+    for folder, table in tables.items():
         path = tmp_path / folder / "truth.parquet"
         path.parent.mkdir()
         table.write(path)
-        names.append(searched(path))
-    assert names[0] == names[1] != names[2]
+        names[folder] = searched(path)
+    assert names["whole"] == names["again"] == names["other-report"] != names["other-search"]
 
 
 def test_a_page_without_a_place_for_tables_is_refused(truth, tmp_path):
