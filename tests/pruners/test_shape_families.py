@@ -292,7 +292,7 @@ def test_siglip_towers_say_whether_they_run_their_head() -> None:
 def test_models_that_no_schedule_can_be_applied_to_have_no_shape(
     config: Any, changes: dict[str, Any], says: str
 ) -> None:
-    # The runtime refuses them in the same words, after the search: see test_runtime.
+    # The runtime refuses them in the same words, after the search: see test_applying.
     assert Shape.from_config(config).visual_tokens > 0
     with pytest.raises(UnsupportedModelError, match=says):
         Shape.from_config(config.to_dict() | changes)
