@@ -35,8 +35,6 @@ from tests.helpers.forwards import logits_of
 from tests.pruners.two_stages import DECODER, ENCODER, QUESTIONS, SCHEDULE, assert_untouched, fusion
 
 SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 8}
-
-
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2}
 
 

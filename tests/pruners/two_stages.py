@@ -16,16 +16,10 @@ from pruners import (
 )
 
 QUESTIONS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
-
-
 ENCODER = Stage(
     layer=0, retention=0.5, contextual=0.2, scorer=ClsAttention(), merge=NearestReference()
 )
-
-
 DECODER = Stage(layer=3, retention=0.2, scorer=VisualSelfAttention())
-
-
 SCHEDULE = Schedule(stages=(ENCODER, DECODER))
 
 

@@ -24,11 +24,7 @@ from pruners.methods.base import encoder_saliency
 from pruners.scorers import Scorer
 
 FUSION = SimilarityFusion(text_tower="paired")
-
-
 COMPARED = FUSION.model_copy(update={"weight": 0.3})
-
-
 OTHER_OPTIONS = SimilarityFusion(
     text_tower="paired",
     weight=0.4,
@@ -98,15 +94,11 @@ SCHEDULES: dict[str, Callable[[Shape], tuple[Stage, ...]]] = {
     "first-boundary-at-1": first_boundary_at_1,
     "all-dropped": all_dropped,
 }
-
-
 NEEDS = {
     **{name: method.needs for name, method in METHODS.items()},
     "desap-then-visiondrop": Needs.PAIRED_TEXT_TOWER,
     "desap-other-options": Needs.PAIRED_TEXT_TOWER,
 }
-
-
 REPRESENTATIVE = {
     "visiondrop-paper",
     "desap-then-visiondrop",
@@ -118,7 +110,6 @@ REPRESENTATIVE = {
     "divprune",
 }
 """Encoder and decoder stages with merging, similarity, both scopes, text guidance, diversity."""
-
 
 SHARE = 0.4
 """Mean share of an image's tokens that published methods are asked for."""
