@@ -2,8 +2,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from search.tasks.evaluator import TaskEvaluator
+    from tests.search.tasks.making import Make
 
 MODULES = ("lmms_eval", "datasets", "accelerate", "loguru", "tenacity", "decord")
 MISSING = [name for name in MODULES if find_spec(name) is None]
@@ -12,6 +17,9 @@ NEED_THE_EXTRA = (
     "test_loading",
     "test_tasks_search",
     "test_task_evaluator",
+    "test_evaluator_splits",
+    "test_evaluator_answers",
+    "test_evaluator_failures",
     "test_generation",
     "test_viewing",
 )
@@ -47,3 +55,27 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     folder = tmp_path_factory.mktemp("rows")
     return {task: write_rows(task, folder / task) for task in MAKERS}
+
+
+@pytest.fixture
+def make(checkpoint: Path, rows: dict[str, Path], tmp_path: Path) -> Make:
+    """Makes an evaluator of the tiny model on tasks, by default with few samples."""
+    from search.tasks.evaluator import TaskEvaluator
+    from search.tasks.settings import TaskSettings
+
+    def make(*names: str, **settings: Any) -> TaskEvaluator:
+        chosen = {
+            "search_samples": 24,
+            "confirm_samples": 10,
+            "report_samples": 10,
+            "max_new_tokens": 1,
+            "cache": tmp_path / "cache",
+            "text_tower": str(checkpoint / "clip"),
+            **settings,
+        }
+        data = {name: rows[name] for name in names}
+        return TaskEvaluator(
+            str(checkpoint / "model"), TaskSettings(names=names, data=data, **chosen)
+        )
+
+    return make
