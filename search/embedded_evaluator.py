@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from search.embedded import CHECKPOINT, CLIP, DATA
 from search.embedded.attention import attention_mass
 from search.embedded.benchmark import load_split, split_file
 from search.embedded.inputs import BATCH, SplitInputs, encode_split, one_thread
+from search.embedded.outputs import DenseOutputs, Outputs, cosines, head_inputs
 from search.embedded.scoring import score
 from search.evaluators import Probe, SampleKey
 from search.quietening import show_no_progress_bars
@@ -33,32 +33,6 @@ if TYPE_CHECKING:
 
 TEXT_TOKENS = 12
 """Length of the benchmark's prompts beside the image, rounded mean over the report split."""
-
-
-class _DenseOutputs(NamedTuple):
-    """What the dense model gives at the end of some samples' prompts.
-
-    Attributes:
-        tokens: The likeliest next token, `(samples,)`.
-        states: Hidden states behind the decoder's last norm, `(samples, width)`.
-    """
-
-    tokens: NDArray[np.int64]
-    states: NDArray[np.float32]
-
-
-class _Outputs(NamedTuple):
-    """What the model gives at the end of some samples' prompts.
-
-    Attributes:
-        tokens: The likeliest next token, `(samples,)`.
-        logits: Logits of all tokens, `(samples, vocabulary)`.
-        states: Hidden states behind the decoder's last norm, `(samples, width)`.
-    """
-
-    tokens: NDArray[np.int64]
-    logits: NDArray[np.float32]
-    states: NDArray[np.float32]
 
 
 class EmbeddedEvaluator:
@@ -135,7 +109,7 @@ class EmbeddedEvaluator:
         outputs = self._run(schedule, split, indices)
         dense_outputs = self._dense(split, indices)
         probabilities = softmax(outputs.logits.astype(np.float64), axis=1)
-        agreements = _cosines(outputs.states, dense_outputs.states)
+        agreements = cosines(outputs.states, dense_outputs.states)
         return Probe(
             scores=self._scores(outputs, split, indices),
             answer_probabilities=probabilities[np.arange(len(indices)), dense_outputs.tokens],
@@ -230,26 +204,26 @@ class EmbeddedEvaluator:
         """The dense model's token and state, by split and sample."""
         return {}
 
-    def _dense(self, split: str, indices: Sequence[int]) -> _DenseOutputs:
+    def _dense(self, split: str, indices: Sequence[int]) -> DenseOutputs:
         """Return what the dense model gives on samples, running those not seen before."""
         missing = [index for index in indices if (split, index) not in self._dense_outputs]
         if missing:
             self._run(dense(self.shape), split, missing)
         tokens, states = zip(*(self._dense_outputs[split, index] for index in indices), strict=True)
-        return _DenseOutputs(np.array(tokens), np.array(states))
+        return DenseOutputs(np.array(tokens), np.array(states))
 
-    def _run(self, schedule: Schedule, split: str, indices: Sequence[int]) -> _Outputs:
+    def _run(self, schedule: Schedule, split: str, indices: Sequence[int]) -> Outputs:
         """Run samples under a schedule, in batches of similar length."""
         from pruners.runtime import apply_schedule
 
         inputs = self.inputs(split)
         # Samples of similar length share a batch, so that little of it is padding.
         order = sorted(range(len(indices)), key=lambda at: len(inputs.prompts[indices[at]]))
-        rows: list[_Outputs] = []
+        rows: list[Outputs] = []
         with (
             one_thread() as torch,
             apply_schedule(self.model, schedule, text_tower=self.text_tower) as handle,
-            _head_inputs(self.model) as states,
+            head_inputs(self.model) as states,
         ):
             for start in range(0, len(order), BATCH):
                 batch = [int(indices[place]) for place in order[start : start + BATCH]]
@@ -261,43 +235,20 @@ class EmbeddedEvaluator:
                     inputs.questions.select(torch.tensor(batch)),
                 )
                 tokens = logits.argmax(dim=-1)
-                rows.append(_Outputs(tokens.numpy(), logits.numpy(), states.pop().numpy()))
+                rows.append(Outputs(tokens.numpy(), logits.numpy(), states.pop().numpy()))
         places = np.argsort(order)
-        outputs = _Outputs(*(np.concatenate(parts)[places] for parts in zip(*rows, strict=True)))
+        outputs = Outputs(*(np.concatenate(parts)[places] for parts in zip(*rows, strict=True)))
         if not schedule.stages:
             for index, token, state in zip(indices, outputs.tokens, outputs.states, strict=True):
                 self._dense_outputs[split, index] = (token, state)
         return outputs
 
-    def _scores(self, outputs: _Outputs, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
+    def _scores(self, outputs: Outputs, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
         answers = self.inputs(split).answers
         given = self.processor.tokenizer.convert_ids_to_tokens(outputs.tokens.tolist())
         return np.array(
             [score(word, answers[index]) for word, index in zip(given, indices, strict=True)]
         )
-
-
-@contextmanager
-def _head_inputs(model: Any) -> Iterator[list[Tensor]]:
-    """Collect what the head gets while the block runs: the states behind the last norm."""
-    states: list[Tensor] = []
-
-    def keep(head: Any, arguments: tuple[Tensor, ...]) -> None:
-        states.append(arguments[0])
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield states
-    finally:
-        hook.remove()
-
-
-def _cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the cosine between the rows of two arrays, `(rows,)`."""
-    mine, theirs = one.astype(np.float64), other.astype(np.float64)
-    norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
-    cosines: NDArray[np.float64] = (mine * theirs).sum(axis=1) / norms
-    return cosines
 
 
 @cache

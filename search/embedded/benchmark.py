@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -20,16 +20,11 @@ from numpy.typing import NDArray
 
 from pruners.atomic import atomic_path
 from pruners.errors import DataError
-from search.embedded import DATA, questions
+from search.embedded import DATA
+from search.embedded.image_plans import ask, image_plans
 from search.embedded.png import encode_png
-from search.embedded.questions import DIRECTIONS, TASKS, Question
-from search.embedded.scenes import (
-    CountedScene,
-    Direction,
-    ScenePlan,
-    digit_pool,
-    draw_scene,
-)
+from search.embedded.questions import TASKS
+from search.embedded.scenes import digit_pool, draw_scene
 from studies.identity import SPLITS
 
 if TYPE_CHECKING:
@@ -81,80 +76,6 @@ class Sample:
         return np.asarray(self.pil())
 
 
-_ATTRIBUTES: tuple[Literal["colour", "shape", "relation"], ...] = ("colour", "shape", "relation")
-
-
-@dataclass(frozen=True)
-class _ImagePlan:
-    """What one image must allow to ask, so that answers are balanced over a split.
-
-    Attributes:
-        scene: Counts and digits.
-        letters: Letters of the right options of both multiple-choice questions.
-        attribute: What the image's second question on attributes asks for; its first asks for a
-            relation, so that two thirds do and words alone rarely tell more than the majority.
-        directions: Answers of the questions about relations, one or two.
-    """
-
-    scene: ScenePlan
-    letters: tuple[int, int]
-    attribute: Literal["colour", "shape", "relation"]
-    directions: tuple[Direction, ...]
-
-
-def _balanced(rng: np.random.Generator, count: int, values: int) -> list[int]:
-    """Return every value equally often (to within one), in random order."""
-    return [int(value) for value in rng.permutation(np.arange(count) % values)]
-
-
-def _image_plans(rng: np.random.Generator, count: int) -> list[_ImagePlan]:
-    shape_counts, colour_counts = _balanced(rng, count, 4), _balanced(rng, count, 4)
-    digits, letters = _balanced(rng, 2 * count, 10), _balanced(rng, 2 * count, 4)
-    attributes = [_ATTRIBUTES[value] for value in _balanced(rng, count, len(_ATTRIBUTES))]
-    relations = [1 + (attribute == "relation") for attribute in attributes]
-    directions = [DIRECTIONS[value] for value in _balanced(rng, sum(relations), 4)]
-    plans = []
-    for i in range(count):
-        first_digit, second_digit = digits[2 * i : 2 * i + 2]
-        first_letter, second_letter = letters[2 * i : 2 * i + 2]
-        wanted, directions = directions[: relations[i]], directions[relations[i] :]
-        plans.append(
-            _ImagePlan(
-                ScenePlan(shape_counts[i] + 1, colour_counts[i] + 1, (first_digit, second_digit)),
-                (first_letter, second_letter),
-                attributes[i],
-                tuple(wanted),
-            )
-        )
-    return plans
-
-
-def _ask(
-    counted: CountedScene, plan: _ImagePlan, rng: np.random.Generator
-) -> tuple[Question, ...] | None:
-    """Return two questions of every task, or None when the scene does not allow one of them."""
-    scene = counted.scene
-    attributes = [questions.relation(scene, rng, wanted) for wanted in plan.directions]
-    if plan.attribute == "colour":
-        attributes.append(questions.colour_of(scene, rng))
-    elif plan.attribute == "shape":
-        attributes.append(questions.shape_of(scene, rng))
-    asked = (
-        questions.existence(scene, rng, present=True),
-        questions.existence(scene, rng, present=False),
-        *attributes,
-        questions.multiple_choice(scene, rng, plan.letters[0]),
-        questions.multiple_choice(scene, rng, plan.letters[1]),
-        questions.reading(scene, 0),
-        questions.reading(scene, 1),
-        questions.counting(counted, by_shape=True),
-        questions.counting(counted, by_shape=False),
-    )
-    complete = tuple(question for question in asked if question is not None)
-    texts = {question.text for question in complete}
-    return complete if len(texts) == len(asked) else None
-
-
 def build_split(split: str, seed: int = 0) -> pa.Table:
     """Draw one split of the benchmark.
 
@@ -171,11 +92,11 @@ def build_split(split: str, seed: int = 0) -> pa.Table:
     rng = np.random.default_rng(_STREAMS[split] + _STREAMS_PER_SEED * seed)
     pool = digit_pool(split)
     rows: list[dict[str, object]] = []
-    for number, plan in enumerate(_image_plans(rng, _IMAGES[split])):
+    for number, plan in enumerate(image_plans(rng, _IMAGES[split])):
         asked = None
         while asked is None:
             counted = draw_scene(rng, pool, plan.scene)
-            asked = _ask(counted, plan, rng)
+            asked = ask(counted, plan, rng)
         scene = counted.scene
         image_id = f"{split}-{number:04d}"
         png = encode_png(scene.indices, scene.palette)
