@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from pruners.atomic import atomic_path
 from pruners.errors import DataError
 from search.embedded import DATA
+from search.embedded.handwriting import digit_pool
 from search.embedded.image_plans import ask, image_plans
 from search.embedded.png import encode_png
 from search.embedded.questions import TASKS
-from search.embedded.scenes import digit_pool, draw_scene
+from search.embedded.scenes import draw_scene
 from studies.identity import SPLITS
 
 if TYPE_CHECKING:

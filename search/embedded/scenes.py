@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from search.embedded.handwriting import DigitPool, digit_ink
+
 IMAGE_SIZE = 96
 """Width and height of every scene, in pixels."""
 
@@ -85,52 +87,6 @@ class Scene:
         return self.palette[self.indices]
 
 
-@dataclass(frozen=True)
-class DigitPool:
-    """Handwritten digits that a split may show.
-
-    Attributes:
-        images: Ink from 0 to 16, uint8, shape (samples, 8, 8).
-        labels: The digit written, shape (samples,).
-        sample_indices: Position of each in scikit-learn's ``load_digits``, shape (samples,).
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    sample_indices: NDArray[np.int64]
-
-
-_POOL_BOUNDS: dict[str, tuple[int, int]] = {
-    "search": (0, 200),
-    "confirm": (200, 350),
-    "report": (350, 600),
-    "train": (600, 1797),
-}
-
-
-@cache
-def digit_pool(split: str) -> DigitPool:
-    """Return the handwritten digits of one split; no sample belongs to two splits.
-
-    Args:
-        split: ``"search"``, ``"confirm"``, ``"report"`` or ``"train"``.
-
-    Returns:
-        The split's share of the 1,797 samples of scikit-learn's ``load_digits``.
-    """
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = np.random.default_rng(20_260_413).permutation(len(digits.target))
-    start, stop = _POOL_BOUNDS[split]
-    chosen = np.sort(order[start:stop])
-    return DigitPool(
-        images=digits.images[chosen].astype(np.uint8),
-        labels=digits.target[chosen].astype(np.int64),
-        sample_indices=chosen.astype(np.int64),
-    )
-
-
 @cache
 def _interpolation(knots: int) -> NDArray[np.float64]:
     """Return the (96, knots) matrix that interpolates a coarse grid linearly."""
@@ -179,23 +135,6 @@ def _shape_mask(kind: str, size: int) -> NDArray[np.bool_]:
     if kind == "ring":
         return np.asarray((squared <= size * size) & (4 * squared >= size * size))
     return np.asarray(abs(across) + abs(down) <= size)
-
-
-def _digit_ink(
-    image: NDArray[np.uint8], size: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Scale an (8, 8) digit to (size, size) with a slight slant; return ink from 0 to 16."""
-    slant, tilt = rng.uniform(-0.15, 0.15, size=2)
-    offset = (np.arange(size) - (size - 1) / 2) * (8 / size)
-    across, down = np.meshgrid(offset, offset)
-    column = np.clip(across + slant * down + 3.5, 0, 6.999)
-    row = np.clip(down + tilt * across + 3.5, 0, 6.999)
-    left, top = column.astype(np.int64), row.astype(np.int64)
-    right_share, bottom_share = column - left, row - top
-    ink = image.astype(np.float64)
-    upper = ink[top, left] * (1 - right_share) + ink[top, left + 1] * right_share
-    lower = ink[top + 1, left] * (1 - right_share) + ink[top + 1, left + 1] * right_share
-    return np.asarray(upper * (1 - bottom_share) + lower * bottom_share)
 
 
 def _place(sizes: list[int], rng: np.random.Generator) -> list[tuple[int, int, int, int]] | None:
@@ -291,7 +230,7 @@ def draw_scene(rng: np.random.Generator, pool: DigitPool, plan: ScenePlan) -> Co
         if item.is_digit:
             sample = int(rng.choice(np.flatnonzero(pool.labels == int(item.kind))))
             samples.append(int(pool.sample_indices[sample]))
-            ink = _digit_ink(pool.images[sample], size, rng)
+            ink = digit_ink(pool.images[sample], size, rng)
             mask, shade = ink >= 5, np.minimum(ink * (_SHADES / 16), _SHADES - 1)
         else:
             mask = _shape_mask(item.kind, size)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.embedded import questions
+from search.embedded.handwriting import digit_pool
 from search.embedded.questions import DIRECTIONS, Question
 from search.embedded.scenes import (
     COLOURS,
@@ -18,7 +19,6 @@ from search.embedded.scenes import (
     SHAPES,
     CountedScene,
     SceneObject,
-    digit_pool,
     draw_scene,
     random_plan,
 )

@@ -16,8 +16,9 @@ from PIL import Image
 from pruners.errors import DataError
 from search.embedded import CHECKPOINT, DATA, benchmark
 from search.embedded.benchmark import TASKS, Sample, load_split
+from search.embedded.handwriting import digit_pool
 from search.embedded.png import encode_png
-from search.embedded.scenes import COLOURS, SHAPES, digit_pool
+from search.embedded.scenes import COLOURS, SHAPES
 from studies.identity import SPLITS
 
 SIZE_LIMIT = 25_000_000

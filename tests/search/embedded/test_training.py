@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from pruners.errors import SettingsError
 from search.embedded import CLIP
 from search.embedded.architecture import PATCHES, build_llava
+from search.embedded.handwriting import digit_pool
 from search.embedded.questions import Question
-from search.embedded.scenes import SceneObject, digit_pool, draw_scene, random_plan
+from search.embedded.scenes import SceneObject, draw_scene, random_plan
 from search.embedded.tokenizer import build_tokenizer
 from search.embedded.training.data import ask_training_questions, draw_training_scenes, patch_owners
 from search.embedded.training.decoder import run_packed
