@@ -14,7 +14,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pruners.adapters import ModelAdapter, adapter_for
 from pruners.encoded_media import EncodedMedia, MediaRecorder
-from pruners.errors import InputError, ModelError, ScheduleMismatchError
+from pruners.errors import InputError, ModelError
+from pruners.fitting import check_depth, check_encoder_stage, paired_text_tower
 from pruners.hooks import PruningHooks
 from pruners.media import whole_images
 from pruners.per_thread import PerThread
@@ -28,7 +29,7 @@ from pruners.schedule import Schedule
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.tower import TowerPruning
 from pruners.transfer import send
-from pruners.vision import check_layers, check_text_tower
+from pruners.vision import check_layers
 from pruners.vision_outputs import VisionOutputs
 from pruners.vision_towers import TowerOutputs
 from pruners.vision_towers.batched import BatchedTower
@@ -295,57 +296,13 @@ def apply_schedule(
         raise ModelError(
             "the model already has a schedule; call remove() on its handle before applying another"
         )
-    _check_depth(adapter, schedule)
+    check_depth(adapter, schedule)
     plan = Plan.of(schedule)
-    _check_encoder_stage(adapter, plan)
+    check_encoder_stage(adapter, plan)
     parts = vision_parts(plan, adapter)
     check_layers(adapter, parts)
-    tower = _find_text_tower(adapter, plan, text_tower) if parts.need_text_tower else None
+    tower = paired_text_tower(adapter, plan, text_tower) if parts.need_text_tower else None
     reader = PromptReader(
         processor, getattr(model, "name_or_path", ""), adapter.placeholder_ids().values()
     )
     return PrunedModel(adapter, schedule, plan, tower, reader)
-
-
-def _check_depth(adapter: ModelAdapter, schedule: Schedule) -> None:
-    layers = len(adapter.decoder_layers)
-    shape = schedule.shape
-    if shape is not None and schedule.stages and shape.decoder_layers != layers:
-        raise ScheduleMismatchError(
-            f"the schedule is for {shape.name} with {shape.decoder_layers} decoder layers, but the "
-            f"model has {layers}; use schedule.scaled_to(Shape.from_config(model.config))"
-        )
-    for stage in schedule.stages:
-        if stage.layer >= layers:
-            raise ScheduleMismatchError(
-                f"the schedule has a stage at layer {stage.layer}, but the model has {layers} "
-                f"decoder layers; expected at most {layers - 1}"
-            )
-
-
-def _check_encoder_stage(adapter: ModelAdapter, plan: Plan) -> None:
-    """Refuse what a family cannot do whose tokens are merged or arranged behind the projector."""
-    if plan.encoder is None or adapter.projector is not None:
-        return
-    if plan.in_tower:
-        raise ScheduleMismatchError(
-            f"scorer {plan.encoder.scorer.kind!r} drops tokens inside the vision tower, but a "
-            f"{adapter.family!r} model arranges whole images behind it; use a scorer that prunes "
-            "behind the tower, such as 'visual-self-attention'"
-        )
-    if plan.encoder.keeps_cls:
-        raise ScheduleMismatchError(
-            f"the schedule keeps the CLS token, but a {adapter.family!r} model projects none; set "
-            "keep_cls to False in the scorer of the stage at layer 0"
-        )
-
-
-def _find_text_tower(
-    adapter: ModelAdapter, plan: Plan, text_tower: TextTower | str | os.PathLike[str] | None
-) -> TextTower:
-    if not isinstance(text_tower, TextTower):
-        scorer = plan.question_scorer
-        assert scorer is not None
-        text_tower = TextTower.load(scorer.text_tower if text_tower is None else text_tower)
-    check_text_tower(adapter, text_tower)
-    return text_tower.to(adapter.device, adapter.dtype)
