@@ -70,7 +70,7 @@ class Continuation:
         total = None
         if mask is not None:
             total = mask.shape[1]
-        elif counted is not None and given.shape[1] > 1:
+        elif counted is not None and (given.shape[1] > 1 or _is_slice(position_ids)):
             total = int(counted.max()) + 1
         count = given.shape[1]
         if mask is None and total is not None and total <= start:
@@ -158,6 +158,16 @@ class Continuation:
             mask = self._stage.mask(self._mask, self._pruned.prompt, self._total)
             self._masks[kind] = self._adapter.causal_mask(hidden, mask, self.cache, index)
         return self._masks[kind]
+
+
+def _is_slice(position_ids: Tensor | None) -> bool:
+    """Say whether positions were cut out of longer ones, as chunks of a prompt are.
+
+    To look at the values of each new token's own would keep the host waiting for the device.
+    """
+    if position_ids is None:
+        return False
+    return position_ids.untyped_storage().nbytes() > position_ids.nbytes
 
 
 def _of_generate(given: Tensor, positions: Tensor) -> Tensor:

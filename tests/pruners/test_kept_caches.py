@@ -181,7 +181,10 @@ def test_caches_cropped_within_an_image_are_refused(family: TinyModel, schedule:
 
 @pytest.mark.parametrize(
     ("schedule", "size", "refused"),
-    [(SCHEDULE, 2, True), (SCHEDULE, 200, False), (OTHER, 2, False), (OTHER, 200, False)],
+    [
+        *((SCHEDULE, 1, True), (SCHEDULE, 2, True), (SCHEDULE, 200, False)),
+        *((OTHER, 1, False), (OTHER, 2, False), (OTHER, 200, False)),
+    ],
 )
 def test_a_second_turn_in_chunks_is_right_or_refused(
     family: TinyModel, schedule: Schedule, size: int, refused: bool
