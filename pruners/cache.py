@@ -17,8 +17,6 @@ from pruners.batch import Batch
 from pruners.errors import InputError
 from pruners.positions import last_position
 
-_ATTRIBUTE = "prunetune_pruned"
-
 
 @dataclass(frozen=True)
 class CachedStage:
@@ -83,6 +81,19 @@ class CachedStage:
             cached = cached & ~self.added[:, :left]
         return torch.cat([cached, dense[:, prompt:]], dim=1)
 
+    def of(self, rows: Tensor) -> CachedStage:
+        """Describe the same layers once their sequences have been picked or repeated.
+
+        Args:
+            rows: Which sequence each one was, or True for each that is left, (batch,).
+
+        Returns:
+            The description.
+        """
+        rows = rows.to(self.source.device)
+        added = None if self.added is None else self.added[rows]
+        return CachedStage(self.layer, self.source[rows], added, self.shift[rows])
+
     def ends_with(self, places: Tensor) -> bool:
         """Say whether these layers held some tokens of the dense prompt last.
 
@@ -135,6 +146,19 @@ class PrunedCache:
         else:
             counted = mask.to(self.ahead.device).long().cumsum(dim=-1)[:, -count:] - 1
         return counted + self.ahead
+
+    def of(self, rows: Tensor) -> PrunedCache:
+        """Say what is left once the sequences of the cache have been picked or repeated.
+
+        Args:
+            rows: Which sequence each one was, or True for each that is left, (batch,).
+
+        Returns:
+            What the cache holds then.
+        """
+        ahead = None if self.ahead is None else self.ahead[rows.to(self.ahead.device)]
+        stages = tuple(stage.of(rows) for stage in self.stages)
+        return replace(self, first=self.first.of(rows), stages=stages, ahead=ahead)
 
     def dense_length(self, cache: Any) -> int:
         """Count the tokens that a cache would hold had nothing been dropped."""
@@ -194,52 +218,3 @@ def positions_ahead(dense: Batch) -> Tensor:
         last = last.amax(dim=0)
     tokens = position_ids.shape[-1] if mask is None else mask.sum(dim=-1, keepdim=True)
     return last + 1 - tokens
-
-
-def remember(cache: Any, pruned: PrunedCache) -> None:
-    """Note on a cache what a prefill left in it, and lock it; copies of it have the note too."""
-    setattr(cache, _ATTRIBUTE, pruned)
-    lock(cache)
-
-
-def remember_padding(cache: Any, *, padded: bool) -> None:
-    """Note on a pruned cache that a step has brought padding."""
-    pruned: PrunedCache = getattr(cache, _ATTRIBUTE)
-    if padded and not pruned.padded:
-        remember(cache, replace(pruned, padded=True))
-
-
-def recall(cache: Any) -> PrunedCache | None:
-    """Recall what a cache holds; None for none, an empty one, or one of an unpruned call."""
-    pruned: PrunedCache | None = getattr(cache, _ATTRIBUTE, None)
-    if pruned is not None and cache.get_seq_length(0) == 0:
-        # Emptied: whatever fills it next is not what the prefill left.
-        delattr(cache, _ATTRIBUTE)
-        unlock(cache)
-        return None
-    return pruned
-
-
-def lock(cache: Any) -> None:
-    """Keep a model from going on with a pruned cache, unless a schedule's hooks unlock it.
-
-    The lock is an attribute of this one cache, before its class's method: copies have it too, and
-    no reference leads from it to the cache, which is freed as soon as nobody uses it.
-    """
-    pruned: PrunedCache = getattr(cache, _ATTRIBUTE)
-    if pruned.dropped:
-        cache.update = _refuse
-
-
-def unlock(cache: Any) -> None:
-    """Let the call under way add to a cache."""
-    vars(cache).pop("update", None)
-
-
-def _refuse(*args: Any, **kwargs: Any) -> None:
-    """Stand in for a cache's `update` between the calls of a pruned model."""
-    raise InputError(
-        "the cache was filled under a schedule that is not applied any more: its layers hold "
-        "different numbers of tokens, which the model alone does not know of; apply the schedule "
-        "again, or start with a new cache"
-    )

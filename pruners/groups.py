@@ -71,7 +71,10 @@ class Group:
 
     def of(self, values: Tensor, dim: int = 0) -> Tensor:
         """Pick this group's samples of a tensor of the whole batch."""
-        return values if self.indices is None else values.index_select(dim, self.indices)
+        if self.indices is None:
+            return values
+        # With a model spread over several devices, values may be on another one.
+        return values.index_select(dim, self.indices.to(values.device))
 
 
 def groups_of(samples: Sequence[Sample], plan: Plan, device: torch.device) -> tuple[Group, ...]:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from pruners.adapters import DecoderCall, ModelAdapter
-from pruners.cache import lock, recall, remember, remember_padding, unlock
 from pruners.compiling import forget_compiled, uncompiled
 from pruners.continuation import Continuation
+from pruners.continuous_batching import NoContinuousBatching
 from pruners.encoded_media import EncodedMedia, MediaRecorder
 from pruners.errors import InputError
 from pruners.media import Kind
+from pruners.noted_cache import lock, recall, remember, remember_padding, unlock
 from pruners.per_thread import PerThread
 from pruners.plan import Plan
 from pruners.prefill import Prefill, projects_later
@@ -105,6 +106,7 @@ class PruningHooks:
             elif parts != VisionParts() or projects_later(plan, adapter):
                 self._handles.append(VisionRecorder(tower, parts, text_tower))
         self._handles += [
+            NoContinuousBatching(adapter.model),
             MediaRecorder(adapter, self._take),
             adapter.model.register_forward_pre_hook(self._check_call, with_kwargs=True),
             adapter.core.register_forward_pre_hook(self._start, with_kwargs=True),
@@ -181,12 +183,12 @@ class PruningHooks:
         # Taken first, so that nothing is left of a call that is refused.
         given, self._given.value = self._given.value or _Given(), None
         call = self._adapter.read_call(args, kwargs)
+        pruned = recall(call.cache)
         if call.has_images:
             prefill = self._start_prefill(call, given.checked)
             self._current.value = prefill
             _take_encoded(prefill, call, given.encoded)
             return None
-        pruned = recall(call.cache)
         if pruned is None:
             return None
         step = Continuation(self._adapter, pruned, call.cache)

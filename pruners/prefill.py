@@ -252,11 +252,11 @@ class Prefill:
     def _previous_attention(self, index: int, number: int) -> LayerAttention | None:
         """Return the attention of the layer before a stage, with the keys that it has cached."""
         previous = self._previous[number] if self._previous else None
-        if previous is None or self._cache is None:
+        if previous is None or self._cache is None or self.batch is None:
             return previous
-        assert self.batch is not None
         keys = self._cache.layers[index - 1].keys
-        if keys.ndim != 4:  # A quantised cache holds none as they were.
+        # A quantised cache holds none as they were, an offloaded one sends them away.
+        if keys.ndim != 4 or keys.device != self._device(index - 1):
             return previous
         return previous.with_keys(self.batch.groups[number].of(keys))
 

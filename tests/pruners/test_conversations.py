@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pruners import apply_schedule
-from pruners.cache import recall
 from pruners.errors import InputError
+from pruners.noted_cache import recall
 from tests.helpers.forwards import logits_of
 from tests.pruners.two_stages import QUESTIONS, SCHEDULE
 
