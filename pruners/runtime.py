@@ -69,7 +69,7 @@ class PrunedModel:
         self._given: PerThread[QuestionOutputs] = PerThread()
         self._parts = vision_parts(plan, adapter)
         self._hooks = PruningHooks(adapter, plan, self._parts, text_tower, self._questions_of)
-        setattr(adapter.model, _HANDLE, self)
+        setattr(adapter.core, _HANDLE, self)
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +80,8 @@ class PrunedModel:
     def remove(self) -> None:
         """Restore the model exactly as it was; a second call does nothing."""
         self._hooks.remove()
-        if getattr(self._adapter.model, _HANDLE, None) is self:
-            delattr(self._adapter.model, _HANDLE)
+        if getattr(self._adapter.core, _HANDLE, None) is self:
+            delattr(self._adapter.core, _HANDLE)
 
     @property
     def last_prefill(self) -> PrefillRecord | None:
@@ -201,7 +201,7 @@ class PrunedModel:
         return self._plan.in_tower
 
     def _check_applied(self) -> None:
-        if getattr(self._adapter.model, _HANDLE, None) is not self:
+        if getattr(self._adapter.core, _HANDLE, None) is not self:
             raise InputError("the schedule has been removed from the model; apply it again")
 
     def _encoded_media(self, vision: VisionOutputs) -> EncodedMedia:
@@ -292,9 +292,10 @@ def apply_schedule(
         ModelError: The model already has a schedule, or the text tower cannot be loaded.
     """
     adapter = adapter_for(model)
-    if getattr(model, _HANDLE, None) is not None:
+    if getattr(adapter.core, _HANDLE, None) is not None:
         raise ModelError(
-            "the model already has a schedule; call remove() on its handle before applying another"
+            "the model, or one that shares its parts, already has a schedule; call remove() on its "
+            "handle before applying another"
         )
     check_depth(adapter, schedule)
     plan = Plan.of(schedule)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pruners import Schedule, Stage, VisualSelfAttention, apply_schedule
-from pruners.errors import UnsupportedModelError
+from pruners.errors import ModelError, UnsupportedModelError
 
 FIRST = Stage(layer=0, retention=0.5, scorer=VisualSelfAttention())
 SCHEDULE = Schedule(stages=(FIRST, Stage(layer=3, retention=0.25, scorer=VisualSelfAttention())))
@@ -38,6 +38,17 @@ def test_a_wrapper_is_refused_by_naming_what_is_inside(
     message = rf"^{type(wrapper).__name__} wraps a LlavaForConditionalGeneration; apply .* that one"
     with pytest.raises(UnsupportedModelError, match=message):
         apply_schedule(wrapper, SCHEDULE)
+
+
+def test_models_that_share_their_parts_have_one_schedule(tiny: Any) -> None:
+    other = copy.deepcopy(tiny.model)
+    other.model = tiny.model.model
+    with (
+        apply_schedule(tiny.model, SCHEDULE),
+        pytest.raises(ModelError, match="one that shares its parts, already has a schedule"),
+    ):
+        apply_schedule(other, SCHEDULE)
+    apply_schedule(other, SCHEDULE).remove()
 
 
 @torch.no_grad()

@@ -84,4 +84,4 @@ def test_questions_are_not_compared_with_patches_of_siglip(
     message = "no text tower is paired with SiglipVisionModel .* such as 'visual-self-attention'"
     with pytest.raises(ScheduleMismatchError, match=message):
         apply_schedule(onevision.model, schedule, text_tower=tower)
-    assert not hasattr(onevision.model, "_prunetune_handle")
+    assert not hasattr(onevision.model.model, "_prunetune_handle")
