@@ -63,7 +63,10 @@ def test_the_wrapper_of_a_pruned_model_is_pruned(tiny: Any) -> None:
 def test_adapters_of_peft_take_part_in_scoring(tiny: Any) -> None:
     peft = pytest.importorskip("peft")
     inputs = tiny.inputs(["w1 w2 w3", "w4"])
-    model = copy.deepcopy(tiny.model)
+    inputs["pixel_values"] = inputs["pixel_values"].double()
+    # In double precision, as merging rounds other products than two separate ones.
+    model = copy.deepcopy(tiny.model).double()
+    torch.manual_seed(0)  # what the adapters are drawn from
     lora = peft.LoraConfig(r=2, target_modules=["q_proj", "k_proj"], init_lora_weights=False)
     wrapper = peft.get_peft_model(model, lora).eval()
     with pytest.raises(UnsupportedModelError, match="PeftModel wraps a Llava"):
@@ -76,4 +79,4 @@ def test_adapters_of_peft_take_part_in_scoring(tiny: Any) -> None:
         expected = merged(**inputs).logits
         for indices, stage in zip(kept, handle.last_prefill.stages, strict=True):
             assert torch.equal(indices, stage.indices)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
