@@ -38,15 +38,19 @@ class ValuedRun(Record):
         mean_tokens: The budget: visual tokens as a mean over decoder layers.
         samples: Samples that its trials scored.
         content_hash: Hash of the last incumbent.
-        report_accuracy: Its relative accuracy on the report split.
-        curve: Samples scored, and the incumbent's `report_accuracy` from then on.
+        curve: Samples scored, and the incumbent's relative accuracy on the report split from then
+            on.
     """
 
     mean_tokens: int
     samples: int
     content_hash: str
-    report_accuracy: float
     curve: tuple[tuple[int, float], ...]
+
+    @property
+    def report_accuracy(self) -> float:
+        """Relative accuracy of the last incumbent on the report split."""
+        return self.curve[-1][1]
 
 
 class _OneStrategy(Record):

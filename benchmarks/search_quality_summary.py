@@ -39,19 +39,14 @@ def value(cell: Cell, accuracies: Mapping[str, float]) -> ValuedCell:
     Returns:
         The same cell, valued.
     """
-    curves = [
-        tuple((samples, accuracies[content_hash]) for samples, content_hash in run.incumbents)
-        for run in cell.budgets
-    ]
     runs = tuple(
         ValuedRun(
             mean_tokens=run.mean_tokens,
             samples=run.samples,
             content_hash=run.incumbents[-1][1],
-            report_accuracy=curve[-1][1],
-            curve=curve,
+            curve=tuple((samples, accuracies[each]) for samples, each in run.incumbents),
         )
-        for run, curve in zip(cell.budgets, curves, strict=True)
+        for run in cell.budgets
     )
     return ValuedCell(**{**dict(cell), "budgets": runs})
 

@@ -105,7 +105,6 @@ def _cell(
     run = ValuedRun(
         mean_tokens=TOKENS,
         samples=cost,
-        report_accuracy=value,
         content_hash=content_hash,
         curve=curve or ((25, value / 2), (50, value)),
     )
