@@ -187,7 +187,7 @@ class Job:
         reference = {DENSE: self._dense()}
         for split in SPLITS:
             scores = self._score(reference, split, f"Dense model, {split} split")
-            scores.relative_accuracy(DENSE, DENSE)  # refuses a task without a right answer
+            scores.relative_accuracy(DENSE)  # refuses a task without a right answer
 
     def _confirm(self, outcome: SearchOutcome) -> Candidate:
         """Choose among the best few on samples that the search never saw."""

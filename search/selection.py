@@ -36,23 +36,20 @@ class Scores:
     images: tuple[str, ...]
     by_schedule: dict[str, NDArray[np.float64]]
 
-    def relative_accuracy(self, name: str, reference: str) -> float:
-        """Average over tasks how much of another schedule's accuracy a schedule keeps.
+    def relative_accuracy(self, name: str) -> float:
+        """Compare a schedule with the dense model, which must be among the schedules.
 
         Args:
             name: The schedule's name.
-            reference: The other's name, usually dense.
 
         Returns:
-            The fraction, as `studies.statistics.relative_accuracy` defines it.
+            Its relative accuracy, as `studies.statistics.relative_accuracy` defines it.
 
         Raises:
-            DataError: The reference scores 0 on a task; the message names the split.
+            DataError: The dense model scores 0 on a task; the message names the split.
         """
         try:
-            return relative_accuracy(
-                self.by_schedule[name], self.by_schedule[reference], self.tasks
-            )
+            return relative_accuracy(self.by_schedule[name], self.by_schedule[DENSE], self.tasks)
         except DataError as error:
             raise DataError(f"on the {self.split} split, {error}") from error
 
@@ -131,5 +128,5 @@ def confirm(
         "confirm",
         on_block,
     )
-    values = [scores.relative_accuracy(name, DENSE) for name in names]
+    values = [scores.relative_accuracy(name) for name in names]
     return candidates[int(np.argmax(values))]
