@@ -39,7 +39,7 @@ def recall(cache: Any) -> PrunedCache | None:
         # Emptied: whatever fills it next is not what the prefill left.
         delattr(cache, _ATTRIBUTE)
         unlock(cache)
-        cache.__class__ = type(cache).__bases__[1]
+        cache.__class__ = cache.plain
         return None
     return pruned
 
@@ -72,6 +72,9 @@ def _refuse(*args: Any, **kwargs: Any) -> None:
 class _FollowingRows(Cache):  # type: ignore[misc]
     """What is known of a pruned cache follows its sequences; a class before the cache's own."""
 
+    plain: type[Cache]
+    """The cache's own class."""
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)
         self._follow(beam_idx)
@@ -92,13 +95,13 @@ class _FollowingRows(Cache):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class is made by `_following`, where pickle would not find it by name.
-        return _empty, (type(self).__bases__[1],), vars(self)
+        return _empty, (self.plain,), vars(self)
 
 
 @made_once
 def _following(kind: Any) -> Any:
     """Make the class of pruned caches of a kind."""
-    return type(f"Pruned{kind.__name__}", (_FollowingRows, kind), {})
+    return type(f"Pruned{kind.__name__}", (_FollowingRows, kind), {"plain": kind})
 
 
 def _empty(kind: Any) -> Any:
