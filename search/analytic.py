@@ -10,13 +10,12 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from pruners.errors import DataError
 from pruners.schedule import Schedule
 from pruners.scorers import SimilarityFusion
 from pruners.shape import LLAVA_1_5_7B, Shape
 from search.attention_mass import AttentionMass, shares
 from search.evaluators import Probe, SampleKey
-from studies.identity import SPLITS
+from studies.identity import SPLITS, check_split
 
 ANALYTIC_SHAPE = LLAVA_1_5_7B.model_copy(
     update={"name": "analytic", "decoder_layers": 8, "visual_tokens": 144}
@@ -84,8 +83,7 @@ class AnalyticEvaluator:
 
     def samples(self, split: str) -> Sequence[SampleKey]:
         """List a split's samples, task by task."""
-        if split not in SPLITS:
-            raise DataError(f"there is no split {split!r}; expected one of {', '.join(SPLITS)}")
+        check_split(split)
         return _samples(split)
 
     def split_fingerprint(self, split: str) -> str:

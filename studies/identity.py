@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from pruners.errors import StudyError, shortened
+from pruners.errors import DataError, StudyError, shortened
 from pruners.json_files import read_json
 from pruners.shape import Shape
 
@@ -45,6 +45,19 @@ _OPTIONS = {
 }
 """What users give to set a field."""
 _LONGEST_VALUE = 60  # characters of a value or a name that a message shows
+
+
+def check_split(split: str) -> None:
+    """Refuse a split that does not exist.
+
+    Args:
+        split: A split's name.
+
+    Raises:
+        DataError: It is none of `SPLITS`.
+    """
+    if split not in SPLITS:
+        raise DataError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
 
 
 class SplitIdentity(BaseModel):

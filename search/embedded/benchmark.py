@@ -26,7 +26,7 @@ from search.embedded.image_plans import ask, image_plans
 from search.embedded.png import encode_png
 from search.embedded.questions import TASKS
 from search.embedded.scenes import draw_scene
-from studies.identity import SPLITS
+from studies.identity import SPLITS, check_split
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,8 +188,7 @@ def split_file(split: str, folder: Path = DATA) -> Path:
     Raises:
         DataError: The split is unknown, or its file is missing.
     """
-    if split not in SPLITS:
-        raise DataError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    check_split(split)
     path = folder / f"{split}.parquet"
     if not path.is_file():
         raise DataError(f"{path} is missing; python -m search.embedded.benchmark draws it again")

@@ -28,7 +28,7 @@ from search.tasks.settings import TaskSettings
 from search.tasks.sharpening import BIAS, POOL, SHRINKAGE, sharpest
 from search.tasks.subsets import disjoint_subsets
 from space.shapes import shape_from_pretrained
-from studies.identity import SPLITS
+from studies.identity import SPLITS, check_split
 
 if TYPE_CHECKING:
     from search.tasks.answering import Answering, Question
@@ -218,8 +218,7 @@ class TaskEvaluator:
         ]
 
     def _chosen_in(self, split: str) -> list[_Chosen]:
-        if split not in SPLITS:
-            raise DataError(f"there is no split {split!r}; expected one of {', '.join(SPLITS)}")
+        check_split(split)
         return self._subsets[split]
 
     @cached_property

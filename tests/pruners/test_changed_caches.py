@@ -13,15 +13,11 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from pruners import Schedule, Stage, VisualSelfAttention, apply_schedule
+from pruners import Schedule, Stage, apply_schedule
 from pruners.scorers import LastTokenAttention
 from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel
-
-FIRST = Stage(layer=0, retention=0.5, scorer=VisualSelfAttention())
-SCHEDULE = Schedule(stages=(FIRST, Stage(layer=3, retention=0.25, scorer=VisualSelfAttention())))
-GREEDY: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False}
-QUESTION = torch.tensor([[5, 12, 13, 6]])
+from tests.pruners.two_visual_stages import GREEDY, QUESTION, SCHEDULE
 
 CHANGES: dict[str, tuple[Callable[[Cache], None], list[int]]] = {
     "reordered": (lambda cache: cache.reorder_cache(torch.tensor([2, 0, 3, 1])), [2, 0, 3, 1]),

@@ -20,13 +20,10 @@ from pruners.errors import InputError
 from pruners.scorers import KeyNorm, LastTokenAttention
 from tests.helpers.forwards import logits_of
 from tests.pruners.families import TinyModel
+from tests.pruners.two_visual_stages import FIRST, GREEDY, QUESTION, SCHEDULE
 
-FIRST = Stage(layer=0, retention=0.5, scorer=VisualSelfAttention())
-SCHEDULE = Schedule(stages=(FIRST, Stage(layer=3, retention=0.25, scorer=VisualSelfAttention())))
 OTHER = Schedule(stages=(Stage(layer=2, retention=0.4, scorer=VisualSelfAttention()),))
 KEEPING_ALL = Schedule(stages=(FIRST.model_copy(update={"retention": 1.0}),))
-GREEDY: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False}
-QUESTION = torch.tensor([[5, 12, 13, 6]])
 REFUSAL = "filled under a schedule that is not applied any more.* or start with a new cache"
 
 

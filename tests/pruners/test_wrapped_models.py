@@ -10,11 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruners import Schedule, Stage, VisualSelfAttention, apply_schedule
+from pruners import apply_schedule
 from pruners.errors import ModelError, UnsupportedModelError
-
-FIRST = Stage(layer=0, retention=0.5, scorer=VisualSelfAttention())
-SCHEDULE = Schedule(stages=(FIRST, Stage(layer=3, retention=0.25, scorer=VisualSelfAttention())))
+from tests.pruners.two_visual_stages import SCHEDULE
 
 
 class Half(nn.Module):

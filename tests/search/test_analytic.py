@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pruners.errors import DataError
 from pruners.schedule import Schedule
 from search.analytic import TASK_ACCURACIES, AnalyticEvaluator
 from search.baselines import published_at
@@ -32,6 +33,11 @@ def _scores(schedule: Schedule | None = None) -> np.ndarray:
 def test_a_sample_without_an_image_of_its_own_has_its_name() -> None:
     assert SampleKey("a", "task").image == "a"
     assert SampleKey("a", "task", "picture").image == "picture"
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(DataError, match=r"unknown split 'test'; choose .* search, confirm, report"):
+        AnalyticEvaluator().samples("test")
 
 
 def test_images_have_two_questions_of_every_task_and_are_of_one_split() -> None:

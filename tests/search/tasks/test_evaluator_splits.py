@@ -30,6 +30,11 @@ def test_splits_are_disjoint_stratified_and_the_same_in_every_run(make: Make) ->
     assert set(strata.values()) == {4}  # six strata of equal size
 
 
+def test_an_unknown_split_is_refused(make: Make) -> None:
+    with pytest.raises(DataError, match=r"unknown split 'test'; choose .* search, confirm, report"):
+        make("pope").samples("test")
+
+
 def test_other_rows_of_the_same_number_make_another_split(
     make: Make, rows: dict[str, Path], tmp_path: Path
 ) -> None:
