@@ -87,7 +87,7 @@ def main(
     ] = 1,
     stages: Annotated[int, typer.Option(min=0, max=4)] = 3,
     model: Annotated[str, typer.Option(help="embedded or analytic.")] = "embedded",
-    work: Annotated[Path, typer.Option(help="Finished cells are kept here.")] = Path(
+    study: Annotated[Path, typer.Option(help="Finished cells are kept here.")] = Path(
         "runs/main_job"
     ),
     out: Annotated[Path, typer.Option(help="The JSON to write.")] = RESULTS,
@@ -103,7 +103,7 @@ def main(
         limits = [parse_budget(text) for text in budgets or []] or default_budgets(target)
         spaces = [search_space(budget, target, evaluator, stages) for budget in limits]
         identity = benchmark_identity(evaluator, target, stages, settings)
-        with StudyFolder.open(work, identity) as folder:
+        with StudyFolder.open(study, identity) as folder:
             cells = measure_cells(folder, model, spaces, settings, seeds, workers, console)
             kept = Measurements(evaluator, folder.scores)
             summary = summarise(cells, limits, target, kept, settings, workers)

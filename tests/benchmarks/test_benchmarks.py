@@ -25,7 +25,7 @@ def _run(script, *arguments):
 
 def test_the_main_job_is_measured_once_and_reported_as_it_is(tmp_path):
     arguments = ["--model", "analytic", "--seeds", 2, "--trials", 12, "--budget", "22%"]
-    arguments += ["--samples", 100, "--work", tmp_path / "work", "--out"]
+    arguments += ["--samples", 100, "--study", tmp_path / "work", "--out"]
     first = _run("main_job.py", *arguments, tmp_path / "first.json")
     assert first.returncode == 0, first.stderr
     assert "2/2 cells" in first.stdout
