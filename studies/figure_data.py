@@ -111,6 +111,26 @@ def label(name: str) -> str:
     return LABELS.get(name, name)
 
 
+def error_bars(
+    values: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """How far intervals reach from their estimates, as matplotlib wants it: never below 0.
+
+    An interval without width can miss its estimate by a rounding error, which it would refuse.
+
+    Args:
+        values: The estimates.
+        lows: Lower ends of their intervals.
+        highs: Upper ends.
+
+    Returns:
+        Lengths below and above the estimates.
+    """
+    below = [max(0.0, value - low) for value, low in zip(values, lows, strict=True)]
+    above = [max(0.0, high - value) for value, high in zip(values, highs, strict=True)]
+    return below, above
+
+
 def pareto_figure(results: Sequence[BudgetResult]) -> ParetoFigure:
     """Collect what the Pareto figure shows.
 

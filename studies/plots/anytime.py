@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from space.budgets import budget_label
+from studies.figure_data import error_bars
 from studies.figure_style import Width, budget_styles, inches, samples_from_zero, unique_legend
 from studies.plots.incumbents import found, incumbent_steps, reported
 from studies.reading import StoredStudy
@@ -111,7 +112,7 @@ def anytime(curves: list[AnytimeCurve], width: Width) -> Figure:
                 # Those of several budgets stand beside each other.
                 [most * (1.04 + 0.03 * curves.index(curve))],
                 [value],
-                yerr=([value - low], [high - value]),
+                yerr=error_bars([value], [low], [high]),
                 color=look["color"],
                 marker=look["marker"],
                 markerfacecolor="white",

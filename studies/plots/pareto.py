@@ -9,7 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from studies.figure_data import HistoryFigure, ParetoFigure, Series, history_figure, pareto_figure
+from studies.figure_data import (
+    HistoryFigure,
+    ParetoFigure,
+    Series,
+    error_bars,
+    history_figure,
+    pareto_figure,
+)
 from studies.figure_style import (
     SMALL_POINTS,
     Width,
@@ -131,12 +138,11 @@ def _draw_series(
     figure = axis.get_figure()
     assert figure is not None
     shift = ScaledTranslation(offset_points / 72, 0, figure.dpi_scale_trans)
-    below = [value - low for value, low in zip(series.percent, series.low, strict=True)]
-    above = [high - value for value, high in zip(series.percent, series.high, strict=True)]
+    plain = series.name == DENSE or without_interval
     axis.errorbar(
         series.tflops,
         series.percent,
-        yerr=None if series.name == DENSE or without_interval else (below, above),
+        yerr=None if plain else error_bars(series.percent, series.low, series.high),
         color=color_of(series.name, names),
         marker=marker_of(series.name, names),
         markersize=8 if series.name == DENSE else 4.5,
@@ -182,11 +188,11 @@ def _draw_list(axis: Axes, content: ParetoFigure) -> None:
     """Draw schedules below each other, which leaves room for the names of many."""
     names = [series.name for series in content.series]
     for position, series in enumerate(content.series):
-        value, low, high = series.percent[0], series.low[0], series.high[0]
+        ends = series.percent[:1], series.low[:1], series.high[:1]
         axis.errorbar(
-            [value],
+            series.percent[:1],
             [position],
-            xerr=None if series.name == DENSE else ([value - low], [high - value]),
+            xerr=None if series.name == DENSE else error_bars(*ends),
             color=color_of(series.name, names),
             marker=marker_of(series.name, names),
             markersize=8 if series.name == DENSE else 4.5,

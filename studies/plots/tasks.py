@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from space.budgets import budget_label
+from studies.figure_data import error_bars
 from studies.figure_style import (
     Width,
     color_of,
@@ -112,18 +113,13 @@ def _draw_panel(axis: Axes, bars: Sequence[TaskBar]) -> None:
     for place, name in enumerate(names):
         chosen = [bar for bar in bars if bar.schedule == name]
         heights = [bar.percent for bar in chosen]
-        known = all(bar.low is not None for bar in chosen)
-        spread = (
-            [[bar.percent - (bar.low or 0.0) for bar in chosen],
-             [(bar.high or 0.0) - bar.percent for bar in chosen]]
-            if known
-            else None
-        )  # fmt: skip
+        lows = [bar.low for bar in chosen if bar.low is not None]
+        highs = [bar.high for bar in chosen if bar.high is not None]
         axis.bar(
             [tasks.index(bar.task) + (place - (len(names) - 1) / 2) * wide for bar in chosen],
             heights,
             width=0.92 * wide,
-            yerr=spread,
+            yerr=error_bars(heights, lows, highs) if len(lows) == len(chosen) else None,
             color=color_of(name, names),
             hatch=hatch_of(name, names),
             edgecolor="white",
@@ -157,7 +153,7 @@ def _bar(result: BudgetResult, schedule: ScheduleResult, task: str, accuracy: fl
         budget=result.budget,
         schedule=schedule.name,
         task=task,
-        percent=100 * accuracy / dense,
+        percent=100 * (accuracy / dense),
         low=None if low is None else 100 * low,
         high=None if high is None else 100 * high,
     )
