@@ -21,12 +21,12 @@ def write_job_figures(
 ) -> list[Path]:
     """Write the Pareto figure, ``pareto.pdf``, and the staircases, ``schedules.pdf``.
 
-    With one budget, where all schedules cost the same, they stand side by side, and beside them the
+    With one result, where all schedules cost the same, they stand side by side, and beside them the
     search's own trials.
 
     Args:
         results: One result per budget.
-        records: The trials; shown with one budget only.
+        records: The trials of all budgets; those of a single result are shown.
         folder: Where to write.
 
     Returns:
@@ -40,7 +40,9 @@ def write_job_figures(
         if len(results) > 1:
             front = pareto(results, "column")
         else:
-            front = comparison_and_search(results, records)
+            (result,) = results  # of a study that may have other budgets, without results yet
+            trials = [record for record in records if record.budget == result.budget]
+            front = comparison_and_search(results, trials)
         title = pareto_figure(results).title  # in a paper the caption says it
         front.suptitle(wrapped(title, front.get_figwidth()), fontsize="medium")
         written = save_figure(front, folder / "pareto", _FORMATS)

@@ -255,6 +255,16 @@ def test_figures_are_a_vector_pdf_with_real_fonts_and_a_png(tmp_path, low, high,
                 assert len(image.convert("RGB").getcolors(1 << 24)) > 20
 
 
+def test_the_trials_beside_one_result_are_those_of_its_budget(tmp_path, low):
+    other = [replace(each, budget="4 TFLOPs", accuracy=0.2, samples=500) for each in _records()]
+    drawn = {}
+    for name, records in (("one", _records()), ("both", [*_records(), *other])):
+        (tmp_path / name).mkdir()
+        write_job_figures([low], records, tmp_path / name)
+        drawn[name] = (tmp_path / name / "pareto.png").read_bytes()
+    assert drawn["one"] == drawn["both"]
+
+
 def test_the_report_says_plainly_what_is_not_significant(tmp_path, low, high):
     console = Console(width=120, record=True, file=io.StringIO())
     print_report([low, high], console)
