@@ -28,7 +28,7 @@ class ComparedStudy:
         mean_visual_tokens: Visual tokens alive, averaged over the target's decoder layers.
         relative_accuracy: Relative accuracy of its schedule on its report split.
         interval_95: The 95 % interval of it.
-        comparison: The first study minus this one, paired on the same samples.
+        comparison: The budget's first study minus this one, paired on the same samples.
         why_not: Why there is no comparison; empty where there is one, and for the first study.
     """
 
@@ -68,7 +68,7 @@ class StudyComparison:
 
 
 def compare_studies(studies: Sequence[StoredStudy]) -> StudyComparison:
-    """Compare the schedules that studies found with that of the first one.
+    """Compare the schedules that studies found with that of the first one which has the budget.
 
     Differences are paired per sample and Holm-corrected over the studies at a budget.
 

@@ -249,7 +249,7 @@ def compare(
     elif not comparison.budgets:
         raise StudyError(f"{', '.join(studies)} have no budget in common")
     else:
-        console().print(tables.comparison_panel(comparison, studies[0]))
+        console().print(tables.comparison_panel(comparison))
 
 
 @application.command()

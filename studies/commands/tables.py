@@ -125,16 +125,17 @@ def schedule_table(schedule: Schedule) -> Table:
     return table
 
 
-def comparison_panel(comparison: StudyComparison, first: str) -> RenderableType:
+def comparison_panel(comparison: StudyComparison) -> RenderableType:
     """Draw how studies compare.
 
     Args:
-        comparison: The comparison.
-        first: Name of the study that the others are compared with.
+        comparison: The comparison, of at least one budget.
 
     Returns:
         A table with a row per budget and study, and in what the studies differ.
     """
+    leading = {budget.studies[0].study for budget in comparison.budgets}
+    first = leading.pop() if len(leading) == 1 else "The budget's first"
     table = _table(
         "Budget",
         "Study",

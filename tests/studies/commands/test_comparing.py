@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,23 @@ def test_studies_are_compared_on_the_same_samples(runs: Path, capsys) -> None:
     assert "differs from one in" in comparison["notes"][0]
     assert "seed" in comparison["notes"][0]
     assert "one minus this" in says(capsys, "compare", "one", "two")
+
+
+def test_a_budget_that_the_first_study_lacks_is_compared_with_another(runs: Path, capsys) -> None:
+    shutil.copytree(runs / "two", runs / "three")
+    comparison = json.loads(says(capsys, "compare", "one", "two", "three", "--json"))
+    shown = {
+        budget["budget"]: [
+            (each["study"], each["comparison"] is None) for each in budget["studies"]
+        ]
+        for budget in comparison["budgets"]
+    }
+    assert shown["2 TFLOPs"] == [("one", True), ("two", False), ("three", False)]
+    assert shown["4 TFLOPs"] == [("two", True), ("three", False)]
+    # At 4 TFLOPs no difference is one to study one, so that no column may say so.
+    table = says(capsys, "compare", "one", "two", "three")
+    assert "one minus this" not in table
+    assert "The budget's first minus" in table
 
 
 @pytest.mark.parametrize(

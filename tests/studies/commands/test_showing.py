@@ -70,7 +70,7 @@ def test_tables_fit_a_terminal_and_lose_no_digit_in_a_narrow_one(runs: Path) -> 
     for drawn in (
         tables.studies_table(studies),
         tables.progress_panel(studies[1]),
-        tables.comparison_panel(compare_studies(both), "one"),
+        tables.comparison_panel(compare_studies(both)),
         tables.schedule_table(both[0].budgets[0].schedule),
         tables.identity_table(both[0]),
     ):
