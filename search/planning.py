@@ -104,8 +104,9 @@ def make_plan(settings: CommandSettings) -> Plan:
 
 
 def _check_distinct(budgets: tuple[Budget, ...]) -> None:
+    names = [str(budget) for budget in budgets]  # by which their trials and files are known
     for number, budget in enumerate(budgets):
-        if budget in budgets[:number]:
+        if names[number] in names[:number]:
             raise BudgetError(f"the budget {budget.label} was given twice; give each budget once")
 
 

@@ -19,6 +19,10 @@ WRONG = {
     "budget above dense": ("--budget-tflops 100", "above the dense cost"),
     "unknown unit": ("--budget 3lightyears", "lightyears"),
     "same budget twice": ("--budget-tflops 2 2.0", "given twice"),
+    "same budget in two units": (  # which differ in the last bit of a float
+        "--budget-tflops 2.3 --budget 2300GFLOPs",
+        "the budget 2.3 TFLOPs was given twice",
+    ),
     "too many stages": ("--budget-tflops 2 --stages 5", "--stages is 5"),
     "unknown space": ("--budget-tflops 2 --space small", "--space is 'small'"),
     "unknown strategy": (
