@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context
 from typing import Literal
 
 from pruners.errors import BudgetError, shown
@@ -150,8 +151,8 @@ class Budget:
         dense = self.amount_of((), CostModel(shape))
         if self.limit(shape) > dense:
             raise BudgetError(
-                f"the budget of {self.in_unit(self.limit(shape), shape)} is above the dense cost "
-                f"of {shape.name}, {self.in_unit(dense, shape)}; choose that or less"
+                f"the budget of {self.label} is above the dense cost of {shape.name}, "
+                f"{self.in_unit(dense, shape, ROUND_FLOOR)}; choose that or less"
             )
 
     def check(self, shape: Shape, fallbacks: Sequence[Sequence[WorkingStage]]) -> None:
@@ -172,29 +173,34 @@ class Budget:
             dense = self.amount_of((), model)
             kept = "one visual token" if shape.tiles == 1 else "one visual token per tile"
             raise BudgetError(
-                f"the budget of {self.in_unit(self.limit(shape), shape)} is below the cheapest "
-                f"schedule for {shape.name}, {self.in_unit(cheapest, shape)} ({kept} is kept); "
-                f"choose one between that and {self.in_unit(dense, shape)} (dense)"
+                f"the budget of {self.label} is below the cheapest schedule for {shape.name}, "
+                f"{self.in_unit(cheapest, shape, ROUND_CEILING)} ({kept} is kept); choose one "
+                f"between that and {self.in_unit(dense, shape, ROUND_FLOOR)} (dense)"
             )
 
-    def in_unit(self, amount: float, shape: Shape) -> str:
+    def in_unit(self, amount: float, shape: Shape, rounding: str = ROUND_HALF_EVEN) -> str:
         """Spell an amount of this budget out, as people would give it.
 
         Args:
             amount: The amount, in the unit of `limit`.
             shape: Shape that shares refer to.
+            rounding: Where to round to, as `decimal` names it: up or down for an end of a range
+                that is offered, which must lie in it.
+
+        Returns:
+            The amount, to four digits; bytes to ten.
         """
         match self.kind:
             case "tflops":
-                return f"{amount:.4g} TFLOPs"
+                return f"{_to_digits(amount, 4, rounding)} TFLOPs"
             case "share":
-                share = amount / CostModel(shape).tflops(())
-                return f"{share * 100:.4g}% ({amount:.4g} TFLOPs)"
+                share = _to_digits(100 * amount / CostModel(shape).tflops(()), 4, rounding)
+                return f"{share}% ({_to_digits(amount, 4, rounding)} TFLOPs)"
             case "tokens":
-                return f"{amount:.4g} tokens"
+                return f"{_to_digits(amount, 4, rounding)} tokens"
             case "kv_bytes":
                 unit = self.label.split()[-1]  # one unit for all, so that they can be compared
-                return f"{amount / _BYTES[unit.lower()]:.10g} {unit}"
+                return f"{_to_digits(amount / _BYTES[unit.lower()], 10, rounding)} {unit}"
 
 
 def parse_budget(text: str) -> Budget:
@@ -241,6 +247,11 @@ def budget_label(name: str) -> str:
         return parse_budget(name).label
     except BudgetError:
         return name
+
+
+def _to_digits(amount: float, digits: int, rounding: str) -> str:
+    rounded = Context(prec=digits, rounding=rounding).create_decimal_from_float(amount)
+    return f"{float(rounded):.10g}"
 
 
 def _in_bytes(amount: float) -> str:

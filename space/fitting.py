@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING
 from itertools import pairwise
 from typing import Literal
 
@@ -272,10 +273,10 @@ class _Solver:
 
     def _too_small(self, fewest: Sequence[_Kept]) -> BudgetError:
         least = self._budget.amount_of(self.stages(fewest), self._model)
-        spelled = self._budget.in_unit(least, self._model.shape)
+        spelled = self._budget.in_unit(least, self._model.shape, ROUND_CEILING)
         return BudgetError(
-            f"the budget of {self._budget} is below {spelled}, what this schedule costs at its "
-            "fewest tokens; choose a larger budget, or earlier boundaries"
+            f"the budget of {self._budget.label} is below {spelled}, what this schedule costs at "
+            "its fewest tokens; choose a larger budget, or earlier boundaries"
         )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
 from pruners import published
 from pruners.errors import BudgetError
-from space import Budget, MissionVocabulary, dense_cost, parse_budget, preset, price
+from space import PRESETS, Budget, MissionVocabulary, dense_cost, parse_budget, preset, price
 from space.budgets import budget_label
 from space.working import WorkingStage
 
@@ -109,6 +110,28 @@ def test_refusals_say_what_would_do() -> None:
         parse_budget("1").check(SHAPE, ONE_TOKEN)
     with pytest.raises(BudgetError, match=r"budget of 5% .* 13\.[67]\d?%"):
         parse_budget("5%").check(SHAPE, ONE_TOKEN)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    ("unit", "shown"),
+    [("TFLOPs", "TFLOPs"), ("%", "%"), ("tokens", "tokens"), ("MB", "(?:[kMGT]i?B|bytes)")],
+)
+def test_what_a_refusal_offers_is_accepted(name: str, unit: str, shown: str) -> None:
+    shape = preset(name)
+    fallbacks = [
+        (WorkingStage(stage, shape.tiles, 0),)
+        for stage in MissionVocabulary().on(shape).encoder_stages()
+    ]
+    offered = rf"[\d.e+-]+ ?{shown}"
+    with pytest.raises(BudgetError) as too_much:
+        parse_budget(f"100000 {unit}").check(shape, fallbacks)
+    with pytest.raises(BudgetError) as too_little:
+        parse_budget(f"0.00001 {unit}").check(shape, fallbacks)
+    most = re.findall(offered, str(too_much.value))[1]
+    least, dense = re.findall(offered, str(too_little.value))[1:]
+    for text in (most, least, dense):
+        parse_budget(text).check(shape, fallbacks)
 
 
 @pytest.mark.parametrize(
