@@ -104,5 +104,5 @@ class Batch:
         if len(parts) == 1:
             return parts[0]
         rows = [row for group in self.groups for row in group.rows]
-        order = send(torch.tensor(rows).argsort(), parts[0].device)
+        order = send(torch.tensor(rows, device="cpu").argsort(), parts[0].device)
         return torch.cat(list(parts), dim=dim).index_select(dim, order)

@@ -192,7 +192,7 @@ class PrunedCache:
             )
         cropped = self.first.source.shape[1] - int(cache.get_seq_length(0))
         if cropped > 0:
-            places = torch.arange(self.prompt - cropped, self.prompt)
+            places = torch.arange(self.prompt - cropped, self.prompt, device="cpu")
             if not all(stage.ends_with(places) for stage in (self.first, *self.stages)):
                 raise InputError(
                     f"the cache was cropped by the prompt's last {cropped} tokens, some of them of "

@@ -57,4 +57,4 @@ def nearest_patches(grid: tuple[int, int], side: int) -> Tensor:
 
 def _nearest(count: int, side: int) -> Tensor:
     """Along one side: which dense patch holds the centre, (i + 0.5) * side / count."""
-    return (2 * torch.arange(count) + 1) * side // (2 * count)
+    return (2 * torch.arange(count, device="cpu") + 1) * side // (2 * count)

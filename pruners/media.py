@@ -62,7 +62,7 @@ def whole_images(count: int, grid: tuple[int, int]) -> tuple[Medium, ...]:
         The media, in order.
     """
     tokens = grid[0] * grid[1]
-    places = torch.arange(tokens)
+    places = torch.arange(tokens, device="cpu")
     return tuple(Medium(tokens, (Tile(places, grid, source),)) for source in range(count))
 
 
@@ -77,8 +77,9 @@ def block_patches(rows: int, columns: int, block: int) -> Tensor:
     Returns:
         Patches of each token, patches and tokens counted row by row, (tokens, block * block).
     """
-    patches = torch.arange(rows * columns).view(rows // block, block, columns // block, block)
-    return patches.transpose(1, 2).reshape(-1, block * block)
+    patches = torch.arange(rows * columns, device="cpu")
+    blocks = patches.view(rows // block, block, columns // block, block)
+    return blocks.transpose(1, 2).reshape(-1, block * block)
 
 
 def consecutive_patches(tokens: int, each: int) -> Tensor:
@@ -91,7 +92,7 @@ def consecutive_patches(tokens: int, each: int) -> Tensor:
     Returns:
         Patches of each token, (tokens, each).
     """
-    return torch.arange(tokens * each).view(tokens, each)
+    return torch.arange(tokens * each, device="cpu").view(tokens, each)
 
 
 def separators(medium: Medium) -> int:

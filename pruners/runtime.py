@@ -247,7 +247,7 @@ class PrunedModel:
         texts = self._reader.read(prompt.ids, scorer.text)
         distinct = list(dict.fromkeys(texts))
         encoded = self._encode(distinct)
-        chosen = torch.tensor([distinct.index(text) for text in texts])
+        chosen = torch.tensor([distinct.index(text) for text in texts], device="cpu")
         return encoded.select(send(chosen, encoded.tokens.device))
 
     def _encode(self, questions: Sequence[str]) -> QuestionOutputs:

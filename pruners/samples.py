@@ -90,7 +90,7 @@ def samples_of(prompt: Prompt, encoded: Mapping[Kind, EncodedMedia]) -> tuple[Sa
 def _sample(tiles: Sequence[SampleTile]) -> Sample:
     """Number the visual tokens of tiles whose `visual` still says where they are."""
     if not tiles:
-        return Sample(torch.zeros(0, dtype=torch.long), ())
+        return Sample(torch.zeros(0, dtype=torch.long, device="cpu"), ())
     visual = torch.cat([tile.visual for tile in tiles]).sort().values
     numbered = (
         SampleTile(tile.kind, tile.tile, torch.searchsorted(visual, tile.visual)) for tile in tiles

@@ -66,8 +66,9 @@ def random_scores(tokens: int, seed: int, device: torch.device | str) -> Tensor:
     Returns:
         The numbers from 0 to `tokens` - 1 in random order, float32, (tokens,).
     """
-    generator = torch.Generator().manual_seed(seed)
-    return send(torch.randperm(tokens, generator=generator).float(), torch.device(device))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(tokens, generator=generator, device="cpu")
+    return send(order.float(), torch.device(device))
 
 
 def remaining_tokens(chosen: Tensor, tokens: int) -> Tensor:

@@ -208,10 +208,11 @@ class _ReadingPlan:
             order.append([place for span in spans for place in span])
             ends += [span[-1] for span in spans]
         owners = [number for number, chunks in enumerate(questions) for _ in chunks]
-        return cls(_padded(rows, 0), _padded(order, -1), torch.tensor(ends), torch.tensor(owners))
+        flat = (torch.tensor(values, device="cpu") for values in (ends, owners))
+        return cls(_padded(rows, 0), _padded(order, -1), *flat)
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     """Put rows of different lengths into one tensor, (rows, longest)."""
-    tensors = [torch.tensor(row) for row in rows]
+    tensors = [torch.tensor(row, device="cpu") for row in rows]
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)

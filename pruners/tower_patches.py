@@ -111,7 +111,7 @@ class FlowingPatches(TowerPatches):
         if not any(dropped):
             return None
         self._counts = [now - gone for now, gone in zip(self._counts, dropped, strict=True)]
-        counts = send(torch.tensor(self._counts), score.device).unsqueeze(-1)
+        counts = send(torch.tensor(self._counts, device="cpu"), score.device).unsqueeze(-1)
         if self._present is not None:
             score = score.masked_fill(~self._present, -torch.inf)
         places = torch.arange(score.shape[1], device=score.device)

@@ -30,8 +30,8 @@ def tiled_medium(rows: GridSide, columns: GridSide, source: int) -> Medium:
     side = rows.tile_side
     whole = side * side
     shape = (rows.tokens, columns.tokens + 1)
-    places = whole + torch.arange(rows.tokens * shape[1]).view(shape)
-    tiles = [Tile(torch.arange(whole), (side, side), source)]
+    places = whole + torch.arange(rows.tokens * shape[1], device="cpu").view(shape)
+    tiles = [Tile(torch.arange(whole, device="cpu"), (side, side), source)]
     for number, (high, wide) in enumerate(product(spans(rows), spans(columns)), start=1):
         own = places[high.tokens][:, wide.tokens]
         if own.numel():
@@ -56,8 +56,8 @@ class Span(NamedTuple):
 
 def spans(side: GridSide) -> list[Span]:
     """Split one side of a grid among the tiles along it."""
-    tile_of = torch.tensor(side.tile_of(), dtype=torch.long)
-    patches = torch.tensor(side.patches_of(), dtype=torch.long).view(-1, 2)
+    tile_of = torch.tensor(side.tile_of(), dtype=torch.long, device="cpu")
+    patches = torch.tensor(side.patches_of(), dtype=torch.long, device="cpu").view(-1, 2)
     if side.tokens == len(side.kept):
         patches = patches[:, :1]
     places = ((tile_of == tile).nonzero()[:, 0] for tile in range(side.tiles))
@@ -93,4 +93,5 @@ def sizes_on_host(image_sizes: Any) -> Sequence[tuple[int, int]]:
     Returns:
         The same as numbers.
     """
-    return [(height, width) for height, width in torch.as_tensor(image_sizes).tolist()]
+    sizes = torch.as_tensor(image_sizes, device="cpu").tolist()
+    return [(height, width) for height, width in sizes]

@@ -68,7 +68,7 @@ class LlavaOnevisionAdapter(ModelAdapter):
     def _untiled(self, source: int) -> Medium:
         """Describe an image of a sample with several: all its patches, and a newline."""
         tokens = self._side**2
-        tile = Tile(torch.arange(tokens), (self._side, self._side), source)
+        tile = Tile(torch.arange(tokens, device="cpu"), (self._side, self._side), source)
         return Medium(tokens + 1, (tile,))
 
     def _video(self, frames: int, source: int) -> Medium:
@@ -86,8 +86,9 @@ class LlavaOnevisionAdapter(ModelAdapter):
         (span,) = spans(shrunk_side(self._side, pooled))
         patches = patches_of_tile(span, span, self._side)
         tokens = pooled**2
+        places = torch.arange(tokens, device="cpu")
         tiles = (
-            Tile(frame * tokens + torch.arange(tokens), (pooled, pooled), source + frame, patches)
+            Tile(frame * tokens + places, (pooled, pooled), source + frame, patches)
             for frame in range(frames)
         )
         return Medium(frames * tokens + 1, tuple(tiles))
@@ -105,5 +106,5 @@ def _alone(images_by_sample: Tensor | Sequence[int] | None, images: int) -> list
     """
     if images_by_sample is None:
         return [True] * images
-    counts = torch.as_tensor(images_by_sample).tolist()
+    counts = torch.as_tensor(images_by_sample, device="cpu").tolist()
     return [count == 1 for count in counts for _ in range(count)]

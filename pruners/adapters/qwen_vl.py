@@ -34,8 +34,9 @@ class QwenVLAdapter(ModelAdapter):
             grid = (rows // tower.merge, columns // tower.merge)
             size = grid[0] * grid[1]
             patches = consecutive_patches(size, tower.merge**2)
+            places = torch.arange(size, device="cpu")
             tiles = tuple(
-                Tile(torch.arange(frame * size, (frame + 1) * size), grid, frames + frame, patches)
+                Tile(frame * size + places, grid, frames + frame, patches)
                 for frame in range(times)
             )
             found.append(Medium(times * size, tiles))

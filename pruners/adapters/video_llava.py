@@ -58,6 +58,6 @@ def _video(frames: int, tokens: int, first: int) -> Medium:
         first: Which image of the tower's call its first frame is.
     """
     side = math.isqrt(tokens - 1)
-    patches = torch.arange(1, tokens)
+    patches = torch.arange(1, tokens, device="cpu")
     tiles = (Tile(frame * tokens + patches, (side, side), first + frame) for frame in range(frames))
     return Medium(frames * tokens, tuple(tiles))

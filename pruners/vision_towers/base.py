@@ -66,7 +66,7 @@ class TowerOutputs:
             outputs = self.batches[batch]
             rows = [where[place][1] for place in places]
             if rows != list(range(len(outputs))):
-                outputs = outputs.select(send(torch.tensor(rows), device))
+                outputs = outputs.select(send(torch.tensor(rows, device="cpu"), device))
             made_of = [own for place in places if (own := patches[place]) is not None]
             if made_of:
                 outputs = outputs.of_tokens(send(torch.stack(made_of), device))
@@ -74,7 +74,8 @@ class TowerOutputs:
             order += places
         if len(taken) == 1:
             return taken[0]
-        return VisionOutputs.joined(taken).select(send(torch.tensor(order).argsort(), device))
+        back = torch.tensor(order, device="cpu").argsort()
+        return VisionOutputs.joined(taken).select(send(back, device))
 
 
 class VisionTower(ABC):

@@ -101,7 +101,7 @@ class PackedTower(VisionTower):
         hidden, rotation = call.inputs[self.read_layer], call.rotations[self.read_layer]
         grids = read_grids(call.arguments["grid_thw"])
         frames = [rows * columns for times, rows, columns in grids for _ in range(times)]
-        starts = torch.tensor([0, *frames]).cumsum(0)
+        starts = torch.tensor([0, *frames], device="cpu").cumsum(0)
         order = self._order(grids)
         where: dict[int, tuple[int, int]] = {}
         places: list[Tensor] = []
@@ -111,7 +111,7 @@ class PackedTower(VisionTower):
             for first in range(0, len(alike), at_once):
                 some = alike[first : first + at_once]
                 where |= {frame: (len(places), row) for row, frame in enumerate(some)}
-                inside = starts[some].unsqueeze(1) + torch.arange(size)
+                inside = starts[some].unsqueeze(1) + torch.arange(size, device="cpu")
                 places.append(inside if order is None else order[inside])
         batches = [
             self._read_frames(parts, hidden, rotation, own)
@@ -123,12 +123,14 @@ class PackedTower(VisionTower):
         """Find where each patch stands among the windows, on the CPU, (patches,)."""
         if self.windows is None:
             return None
-        tokens, _ = get_vision_window_index(
-            torch.tensor(grids), self.merge, self.windows.size, self.windows.patch_size
-        )
+        # The stock function works on the default device, which the caller may have changed.
+        with torch.device("cpu"):
+            tokens, _ = get_vision_window_index(
+                torch.tensor(grids), self.merge, self.windows.size, self.windows.patch_size
+            )
         each = self.merge**2
         stood: Tensor = tokens.argsort()
-        return (stood.unsqueeze(1) * each + torch.arange(each)).flatten()
+        return (stood.unsqueeze(1) * each + torch.arange(each, device="cpu")).flatten()
 
     @torch.no_grad()
     def _read_frames(
