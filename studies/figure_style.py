@@ -82,6 +82,7 @@ def style() -> Iterator[None]:
         "pdf.fonttype": 42,  # TrueType: publishers refuse type 3, and text stays text
         "svg.fonttype": "path",  # looks the same where the font is missing
         "svg.hashsalt": "prunetune",  # the same figure has the same bytes
+        "text.parse_math": False,  # questions may be about dollars
         "pgf.rcfonts": False,  # text in the fonts of the paper
         "pgf.texsystem": "pdflatex",
     }

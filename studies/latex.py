@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 _SPECIAL = str.maketrans(
     {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         **{character: rf"\{character}" for character in "&%$#_{}"},
     }
 )
@@ -19,6 +24,7 @@ def escaped(text: str) -> str:
         text: The text, without line breaks.
 
     Returns:
-        The text with LaTeX's special characters escaped.
+        The text with LaTeX's special characters escaped, and hyphens in a row kept from making a
+        dash.
     """
-    return text.translate(_SPECIAL)
+    return re.sub("-(?=-)", "-{}", text.translate(_SPECIAL))

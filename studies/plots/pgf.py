@@ -15,6 +15,8 @@ from matplotlib.backends.backend_mixed import MixedModeRenderer
 from matplotlib.backends.backend_pgf import RendererPgf
 from matplotlib.figure import Figure
 
+from studies.latex import escaped
+
 _HEADER = r"""%% Written by prunetune with matplotlib's PGF renderer. In the paper's preamble:
 %%   \usepackage{pgf}
 %% and, for a figure in another folder with images of its own, \usepackage{import}. In the text:
@@ -50,12 +52,41 @@ def write_pgf(figure: Figure, path: Path) -> None:
 
 
 class _Renderer(RendererPgf):
-    """Matplotlib's renderer, with text measured in matplotlib's font instead of by LaTeX."""
+    """Matplotlib's renderer, with text measured in matplotlib's font instead of by LaTeX.
+
+    Text that is no mathematics is escaped: matplotlib's own writes it as LaTeX.
+    """
 
     def __init__(self, figure: Figure, file: TextIO) -> None:
         super().__init__(figure, file)
         width, height = figure.get_size_inches() * figure.dpi
         self._measuring = RendererAgg(width, height, figure.dpi)
+
+    def draw_text(
+        self,
+        gc: Any,
+        x: float,
+        y: float,
+        s: str,
+        prop: Any,
+        angle: float,
+        ismath: Any = False,
+        mtext: Any = None,
+    ) -> None:
+        """Write a text.
+
+        Args:
+            gc: How it looks.
+            x: Where it is from the left, in pixels.
+            y: Where it is from the bottom, in pixels.
+            s: The text.
+            prop: Its font.
+            angle: Degrees that it is turned by.
+            ismath: Whether it holds mathematics.
+            mtext: What it is drawn for.
+        """
+        text = s if ismath else escaped(s)
+        super().draw_text(gc, x, y, text, prop, angle, ismath, mtext)
 
     def get_text_width_height_descent(
         self, s: str, prop: Any, ismath: Any
