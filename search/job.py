@@ -24,15 +24,15 @@ from search.export import (
 from search.interruption import Interruption, SearchInterruptedError
 from search.measured_form import measured_share
 from search.measuring import Measurements
-from search.outcomes import Candidate, SearchOutcome, TrialReport, nothing_found
+from search.outcomes import Candidate, SearchOutcome, nothing_found
 from search.planning import Plan
 from search.searching import search_schedules
 from search.selection import Scores, confirm, score_split
 from search.settings import SearchSettings
 from search.strategies import make_strategy
 from search.study_page import write_study_page
+from search.trial_progress import showing_trials
 from search.workers.pool import WorkerPool
-from space.budgets import Budget
 from space.coding import SearchSpace
 from space.flops import price
 from studies.comparing import compare, split_evidence
@@ -161,22 +161,13 @@ class Job:
         where = spaces[0].budget.label if len(spaces) == 1 else f"{len(spaces)} budgets"
         total = settings.trials * len(spaces)
         with display.bar(f"Search at {where}", total) as advance:
-            finished: dict[Budget, int] = {}
-
-            def on_trial(report: TrialReport) -> None:
-                status = f"best {report.best:.1%}, {report.distinct} feasible"
-                if len(spaces) > 1:
-                    status = f"{report.budget.label}: {status}"
-                advance(report.finished - finished.get(report.budget, 0), status)
-                finished[report.budget] = report.finished
-
             outcomes = search_schedules(
                 self._measurements,
                 spaces,
                 settings,
                 studies=studies,
                 strategy=self._strategy,
-                on_trial=on_trial,
+                on_trial=showing_trials(advance, len(spaces)),
             )
         for space, outcome in zip(spaces, outcomes, strict=True):
             display.say(f"Search at {space.budget.label}: {outcome.in_words}")
