@@ -155,7 +155,7 @@ def target_shape(target: str | None, evaluator: Evaluator) -> Shape:
 
     Args:
         target: Preset, folder, hub name, or ``"embedded"`` for the embedded model; None for the
-            measured model itself, or LLaVA-1.5-7B where that is the embedded one.
+            measured model itself, or LLaVA-1.5-7B where that one ships with this program.
 
     Returns:
         The shape, with a text tower.
@@ -168,8 +168,12 @@ def target_shape(target: str | None, evaluator: Evaluator) -> Shape:
         return evaluator.shape
     if target is None:
         return preset(DEFAULT_TARGET)
-    if target in (EMBEDDED, evaluator.name):
+    if target == evaluator.name:
         return evaluator.shape
+    if target == EMBEDDED:
+        from search.embedded_evaluator import EmbeddedEvaluator
+
+        return EmbeddedEvaluator().shape
     if target in PRESETS:
         return preset(target)
     if not _is_hub_name(target) and not is_folder(target):
