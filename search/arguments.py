@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from pruners.errors import SettingsError
+from pruners.errors import SettingsError, shown
 
 
 def repeat_options(arguments: Sequence[str], options: Collection[str]) -> list[str]:
@@ -41,6 +41,30 @@ def repeat_options(arguments: Sequence[str], options: Collection[str]) -> list[s
 def split_list(values: Sequence[str]) -> tuple[str, ...]:
     """Split values at commas, so that ``gqa,pope`` and ``gqa pope`` mean the same."""
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def in_tflops(values: Sequence[str]) -> tuple[str, ...]:
+    """Write budgets that are given as bare numbers with their unit.
+
+    Args:
+        values: Texts of numbers.
+
+    Returns:
+        The same in TFLOPs, as `space.parse_budget` reads them.
+
+    Raises:
+        SettingsError: A text is no number, for example one with a unit.
+    """
+    for value in values:
+        try:
+            float(value)
+        except ValueError as error:
+            raise SettingsError(
+                f"--budget-tflops {shown(value)}: expected a number, several with spaces between, "
+                "for example 1.5 2 3; a share (22%), tokens ('64 tokens') or bytes (100MB) are "
+                "given with --budget"
+            ) from error
+    return tuple(f"{value} TFLOPs" for value in values)
 
 
 def named_folders(values: Sequence[str]) -> dict[str, str]:

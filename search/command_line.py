@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from search.arguments import named_folders, repeat_options, split_list
+from search.arguments import in_tflops, named_folders, repeat_options, split_list
 from search.running import run_settings
 from search.settings import SearchSettings, checked_settings
 from search.strategies import describe_strategies
@@ -205,7 +205,7 @@ def search(
     report, compare, delete) and prunetune dashboard --help.
     """
     settings = checked_settings(
-        budgets=(*(f"{value} TFLOPs" for value in budget_tflops or ()), *(budget or ())),
+        budgets=(*in_tflops(budget_tflops or ()), *(budget or ())),
         model=model,
         target=target,
         stages=stages,

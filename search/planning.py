@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from pruners.errors import BudgetError
+from pruners.errors import BudgetError, SettingsError, shown
 from pruners.shape import Shape
 from search.evaluators import Evaluator
 from search.export import versions
@@ -31,6 +31,9 @@ _VOCABULARIES: Mapping[SpaceSize, type[MissionVocabulary] | type[FullVocabulary]
     "mission": MissionVocabulary,
     "full": FullVocabulary,
 }
+
+_LONGEST_NAME = 200
+"""Bytes; file systems take 255, of which names of temporary files use some."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,13 @@ def _study_name(target: Shape, budgets: tuple[Budget, ...], settings: CommandSet
     """Name a study after what it searches, the same name for the same command."""
     model = re.sub(r"[^A-Za-z0-9.]+", "-", Path(target.name).name).strip("-.") or "model"
     size = "" if settings.space == "mission" else f"-{settings.space}"
-    return f"{model}-{'-'.join(map(budget_slug, budgets))}{size}-seed-{settings.search.seed}"
+    name = f"{model}-{'-'.join(map(budget_slug, budgets))}{size}-seed-{settings.search.seed}"
+    if len(name) > _LONGEST_NAME:
+        raise SettingsError(
+            f"the study's folder would be named {shown(name)}, which is too long for a file "
+            "system; name it with --study"
+        )
+    return name
 
 
 def _identity(

@@ -49,7 +49,7 @@ class TaskSettings(BaseModel):
     max_new_tokens: int | None = Field(default=None, ge=1)
     text_tower: str | None = None
     cache: Path | None = None
-    cache_gigabytes: float = Field(default=20.0, gt=0)
+    cache_gigabytes: float = Field(default=20.0, gt=0, allow_inf_nan=False)
 
     @field_validator("names")
     @classmethod

@@ -22,7 +22,7 @@ class WorkerSettings(BaseModel):
     number: int | None = Field(default=None, ge=1, le=1024)
     ray_address: str | None = Field(default=None, min_length=1)
     patience: float | None = Field(default=None, gt=0)
-    gpus: float | None = Field(default=None, ge=0)
+    gpus: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @field_validator("gpus")
     @classmethod

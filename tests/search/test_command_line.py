@@ -14,6 +14,20 @@ HEAVY = ("torch", "transformers", "optuna", "seaborn", "matplotlib", "sklearn", 
 WRONG = {
     "no budget": ("", "--budget-tflops 2"),
     "budget without a number": ("--budget-tflops two", "two"),
+    "share as TFLOPs": ("--budget-tflops 22%", "'22%': expected a number"),
+    "budgets between commas": ("--budget-tflops 1,2", "several with spaces between"),
+    "so many budgets that they name no folder": (
+        "--budget-tflops " + " ".join(f"{2 + number / 100:.2f}" for number in range(25)),
+        "name it with --study",
+    ),
+    "a cache without end": (
+        "--budget-tflops 2 --tasks gqa --model a/b --cache-gigabytes inf",
+        "--cache-gigabytes is inf",
+    ),
+    "all GPUs there are": (
+        "--budget-tflops 2 --ray-address local --worker-gpus inf",
+        "--worker-gpus is inf",
+    ),
     "negative budget": ("--budget-tflops -2", "positive"),
     "budget below the cheapest": ("--budget-tflops 0.01", "below the cheapest"),
     "budget above dense": ("--budget-tflops 100", "above the dense cost"),
