@@ -18,6 +18,9 @@ from pruners.errors import DataError
 from studies.bootstrap import Scores, paired_table, resample, strata
 from studies.intervals import LEVEL, Interval, holm, percentile_interval, two_sided_p_value
 
+_ROUNDING = 1e-12
+"""Differences of ratios that are smaller are those of equal ones, added up in another order."""
+
 RESAMPLES = 10_000
 """Bootstrap resamples; the interval's ends then move by about 0.01 of its width between seeds."""
 
@@ -188,7 +191,7 @@ def differences(
     dense_totals = drawn.totals[..., 1]
     resampled_own = _relative(drawn.totals[..., 0], dense_totals)
     resampled = [
-        resampled_own - _relative(drawn.totals[..., 2 + column], dense_totals)
+        _difference(resampled_own, _relative(drawn.totals[..., 2 + column], dense_totals))
         for column in range(len(names))
     ]
     p_values = holm([two_sided_p_value(values, drawn) for values in resampled])
@@ -212,6 +215,12 @@ def _check_dense(dense_means: Scores, tasks: Sequence[str]) -> None:
             f"the dense model scores 0 on {', '.join(failed)}, so nothing is relative to it there; "
             "use more samples, or leave the task out"
         )
+
+
+def _difference(values: Scores, others: Scores) -> Scores:
+    """First minus second per resample, exactly 0 where both are equal: ties count against both."""
+    found = values - others
+    return np.where(np.abs(found) < _ROUNDING, 0.0, found)
 
 
 def _relative(totals: Scores, dense_totals: Scores) -> Scores:
