@@ -42,12 +42,16 @@ class MediaRecorder:
     """
 
     def __init__(
-        self, adapter: ModelAdapter, encoded: Callable[[Kind, EncodedMedia], None]
+        self,
+        adapter: ModelAdapter,
+        encoding: Callable[[], None],
+        encoded: Callable[[Kind, EncodedMedia], None],
     ) -> None:
         """Wrap the methods.
 
         Args:
             adapter: The model.
+            encoding: Called before each call.
             encoded: Called with each record.
         """
         self._core: Any = adapter.core
@@ -58,7 +62,9 @@ class MediaRecorder:
             name = f"get_{kind}_features"
             original = getattr(self._core, name)
             self._before[name] = vars(self._core).get(name)
-            setattr(self._core, name, _Encoding(adapter, kind, original, encoded, running))
+            setattr(
+                self._core, name, _Encoding(adapter, kind, original, encoding, encoded, running)
+            )
 
     def remove(self) -> None:
         """Take the wrappers off."""
@@ -88,12 +94,14 @@ class _Encoding:
         adapter: ModelAdapter,
         kind: Kind,
         original: Callable[..., Any],
+        encoding: Callable[[], None],
         encoded: Callable[[Kind, EncodedMedia], None],
         running: PerThread[Kind],
     ) -> None:
         self._adapter = adapter
         self._kind = kind
         self._original = original
+        self._encoding = encoding
         self._encoded = encoded
         self._running = running
         # `generate` looks at the signature for what to pass.
@@ -102,6 +110,7 @@ class _Encoding:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._running.value is not None:  # Qwen3-VL encodes videos by its method for images.
             return self._original(*args, **kwargs)
+        self._encoding()
         self._running.value = self._kind
         try:
             features = self._original(*args, **kwargs)

@@ -107,7 +107,7 @@ class PruningHooks:
                 self._handles.append(VisionRecorder(tower, parts, text_tower))
         self._handles += [
             NoContinuousBatching(adapter.model),
-            MediaRecorder(adapter, self._take),
+            MediaRecorder(adapter, self._forget_interrupted, self._take),
             adapter.model.register_forward_pre_hook(self._check_call, with_kwargs=True),
             adapter.core.register_forward_pre_hook(self._start, with_kwargs=True),
             adapter.core.register_forward_hook(self._end, always_call=True),
@@ -211,6 +211,15 @@ class PruningHooks:
                 )
         prompt = Prompt.of_call(self._adapter, call).before(checked)
         return Prefill(self._adapter, self._plan, prompt, questions=self._questions(prompt))
+
+    def _forget_interrupted(self) -> None:
+        """Forget a call that an interrupt (Ctrl-C) has ended, for which torch calls no hook.
+
+        No call that is under way encodes images once its decoder runs.
+        """
+        call = self._current.value
+        if not isinstance(call, Prefill) or call.batch is not None:
+            self._current.value = None
 
     def _take(self, kind: Kind, media: EncodedMedia) -> None:
         call = self._current.value

@@ -36,8 +36,7 @@ class QwenVLAdapter(ModelAdapter):
             patches = consecutive_patches(size, tower.merge**2)
             places = torch.arange(size, device="cpu")
             tiles = tuple(
-                Tile(frame * size + places, grid, frames + frame, patches)
-                for frame in range(times)
+                Tile(frame * size + places, grid, frames + frame, patches) for frame in range(times)
             )
             found.append(Medium(times * size, tiles))
             frames += times
