@@ -203,20 +203,6 @@ def moved_boundaries(stages: Sequence[Stage], scale: float, layers: int) -> tupl
     return tuple(by_layer.values())
 
 
-def layer_at(layer: int, shape: Shape) -> int:
-    """Carry a boundary of the papers' 32 layers over to a shape, by relative depth.
-
-    Args:
-        layer: Boundary above 0 in a decoder of `PAPER_LAYERS`.
-        shape: The model's shape.
-
-    Returns:
-        The boundary, from 1 to the last layer.
-    """
-    moved = math.floor(layer * shape.decoder_layers / PAPER_LAYERS + 0.5)
-    return min(max(moved, 1), shape.decoder_layers - 1)
-
-
 def _with_factor(stages: Sequence[Stage], factor: float, shape: Shape) -> tuple[Stage, ...]:
     """Scale retentions to whole tokens, at least one and at most all."""
     total = shape.visual_tokens

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pruners.merges import NearestReference
-from pruners.methods.base import Method, encoder_saliency, layer_at, with_mean
+from pruners.methods.base import (
+    PAPER_LAYERS,
+    Method,
+    encoder_saliency,
+    moved_boundaries,
+    with_mean,
+)
 from pruners.schedule import Schedule
 from pruners.scorers import VisualSelfAttention
 from pruners.shape import Shape
@@ -44,15 +50,13 @@ def visiondrop(tokens: int, shape: Shape) -> Schedule:
     """
     kept = [max(round(FIRST_STAGE * tokens * DECAY**index), 1) for index in range(4)]
     if kept[0] > shape.visual_tokens:
-        return with_mean(
-            Schedule(stages=_stages(PROPORTIONS, (0, *BOUNDARIES), shape)), tokens, shape
-        )
-    layers = (0, *(layer_at(layer, shape) for layer in BOUNDARIES))
-    shares = [count / shape.visual_tokens for count in kept]
-    return Schedule(stages=_stages(shares, layers, shape), shape=shape)
+        return with_mean(Schedule(stages=_stages(PROPORTIONS, shape)), tokens, shape)
+    stages = _stages([count / shape.visual_tokens for count in kept], shape)
+    depth = shape.decoder_layers / PAPER_LAYERS
+    return Schedule(stages=moved_boundaries(stages, depth, shape.decoder_layers), shape=shape)
 
 
-def _stages(shares: Sequence[float], layers: Sequence[int], shape: Shape) -> tuple[Stage, ...]:
+def _stages(shares: Sequence[float], shape: Shape) -> tuple[Stage, ...]:
     return tuple(
         Stage(
             layer=layer,
@@ -61,7 +65,7 @@ def _stages(shares: Sequence[float], layers: Sequence[int], shape: Shape) -> tup
             scorer=VisualSelfAttention() if layer > 0 else encoder_saliency(shape, keep_cls=True),
             merge=NearestReference(),
         )
-        for layer, share in zip(layers, shares, strict=True)
+        for layer, share in zip((0, *BOUNDARIES), shares, strict=True)
     )
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from pruners import Schedule, Shape, published
-from pruners.errors import BudgetError, UnsupportedModelError
+from pruners.errors import BudgetError, ScheduleError, UnsupportedModelError
 from pruners.methods import METHODS, supported_methods
 from space import Budget, preset, price, project
 from tests.space.test_projection import alive, assert_spends
@@ -116,3 +116,19 @@ def test_below_its_fewest_tokens_a_method_is_refused(method: str) -> None:
         # All 576 tokens in layer 0 alone are a mean of 18.
         with pytest.raises(BudgetError, match=r"the budget of 17.9 tokens is below"):
             project(published(method, 64), SHAPE, Budget("tokens", 17.9))
+
+
+@pytest.mark.parametrize("layers", [2, 3, 4, 6])
+@pytest.mark.parametrize("method", METHODS)
+def test_decoders_with_fewer_layers_than_boundaries(method: str, layers: int) -> None:
+    shape = SHAPE.model_copy(update={"decoder_layers": layers})
+    for tokens in (64, 192, 400):  # 64 and 192 are settings of SparseVLM's tables
+        try:
+            found = published(method, tokens, shape)
+        except ScheduleError:  # all tokens in the first layer alone are more than that
+            continue
+        boundaries = [stage.layer for stage in found.stages]
+        assert boundaries == sorted(set(boundaries))
+        assert boundaries[-1] < layers
+        budget = Budget("tokens", price(found, shape).mean_visual_tokens)
+        assert_spends(project(found, shape, budget), shape, budget)
