@@ -172,6 +172,12 @@ class Budget:
         if self.limit(shape) < cheapest:
             dense = self.amount_of((), model)
             kept = "one visual token" if shape.tiles == 1 else "one visual token per tile"
+            if cheapest > dense:
+                raise BudgetError(
+                    f"schedules for {shape.name} can cost more than its dense "
+                    f"{self.in_unit(dense, shape)}, as choosing {kept} alone makes it "
+                    f"{self.in_unit(cheapest, shape)}; give the budget in tokens or bytes"
+                )
             raise BudgetError(
                 f"the budget of {self.label} is below the cheapest schedule for {shape.name}, "
                 f"{self.in_unit(cheapest, shape, ROUND_CEILING)} ({kept} is kept); choose one "

@@ -134,6 +134,16 @@ def test_what_a_refusal_offers_is_accepted(name: str, unit: str, shown: str) -> 
         parse_budget(text).check(shape, fallbacks)
 
 
+@pytest.mark.parametrize("text", ["0.1", "50%", "100%"])
+def test_a_model_that_is_cheaper_than_any_choice_of_tokens_has_no_range_to_offer(text: str) -> None:
+    tiny = {"hidden_size": 32, "intermediate_size": 64, "decoder_layers": 2}  # as for smoke tests
+    shape = SHAPE.model_copy(update=tiny | {"attention_heads": 2, "key_value_heads": 2})
+    with pytest.raises(BudgetError, match=r"more than its dense .* in tokens or bytes$"):
+        parse_budget(text).check(shape, ONE_TOKEN)
+    parse_budget("64 tokens").check(shape, ONE_TOKEN)
+    parse_budget("200 kB").check(shape, ONE_TOKEN)
+
+
 @pytest.mark.parametrize(
     ("text", "amount"),
     [
