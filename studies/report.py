@@ -35,7 +35,8 @@ def print_report(results: Sequence[BudgetResult], console: Console) -> None:
     """
     if not results:
         return
-    table = Table(box=box.SIMPLE_HEAD, title=_caption(results[0]), title_justify="left")
+    title = Text(_caption(results[0]), style="table.title")
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column in _COLUMNS[:2] else "right")
     for result in results:

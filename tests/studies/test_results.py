@@ -108,6 +108,13 @@ def test_results_without_dense_or_without_a_price_are_refused():
         compare(schedules, scores, tasks, **about)
 
 
+def test_names_of_models_are_printed_as_they_are(low):
+    name = "models/[old]/llava[/v1]"  # rich has markup in brackets
+    console = Console(width=300, record=True, file=io.StringIO())
+    print_report([low.model_copy(update={"measured_on": name})], console)
+    assert f"Accuracy measured on {name}," in console.export_text()
+
+
 def test_a_schedule_measured_with_more_tokens_than_it_pays_for_is_marked(tmp_path, low):
     shares = {"visiondrop": 64 / 576 * 1.19, "desap": 64 / 576 * 1.21}
     schedules = [
