@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from pruners.adapters import DecoderCall, ModelAdapter
@@ -30,6 +29,7 @@ from pruners.plan import Plan
 from pruners.prefill import Prefill, projects_later
 from pruners.prefill_record import PrefillRecord
 from pruners.prompt import Prompt
+from pruners.spared_projector import SparedProjector
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.tower import TowerPruning
 from pruners.vision import VisionRecorder
@@ -84,8 +84,6 @@ class PruningHooks:
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
         self._given: PerThread[_Given] = PerThread()
-        # What the projector has been spared in the call that is under way.
-        self._spared: PerThread[torch.Size] = PerThread()
         try:
             if plan.prunes:
                 self._install(parts, text_tower)
@@ -118,11 +116,7 @@ class PruningHooks:
                 layer.register_forward_pre_hook(partial(self._enter_layer, index), with_kwargs=True)
             )
         if projects_later(plan, adapter):
-            assert adapter.projector is not None
-            self._handles += [
-                adapter.projector.register_forward_pre_hook(self._enter_projector),
-                adapter.projector.register_forward_hook(self._leave_projector),
-            ]
+            self._handles.append(SparedProjector(adapter, self._current, in_tower=plan.in_tower))
 
     def remove(self) -> None:
         """Remove all hooks."""
@@ -245,31 +239,6 @@ class PruningHooks:
         self.record, cache, held = prefill.finish()
         if held is not None:
             remember(cache, held)
-
-    # The projector, which is spared what a stage at layer 0 will drop.
-
-    @uncompiled
-    def _enter_projector(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
-        call = self._current.value
-        self._spared.value = None
-        if not isinstance(call, Prefill) or not call.skips_projector:
-            return None
-        features: Tensor = args[0]
-        self._spared.value = features.shape
-        return (features[:, :1],)
-
-    @uncompiled
-    def _leave_projector(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        shape, self._spared.value = self._spared.value, None
-        tower = self._adapter.towers["image"]
-        tokens = tower.patches if isinstance(tower, BatchedTower) else output.shape[1]
-        if shape is not None:
-            # Zeros stand for the placeholders until the stage fills them.
-            return output.new_zeros(1, 1, 1).expand(shape[0], tokens, output.shape[-1])
-        if self._plan.in_tower and self._current.value is None:
-            # Images encoded ahead of a call: the model counts them against the placeholders.
-            return torch.nn.functional.pad(output, (0, 0, 0, tokens - output.shape[1]))
-        return None
 
     # The decoder and its layers.
 

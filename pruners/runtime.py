@@ -168,8 +168,7 @@ class PrunedModel:
             positions = torch.arange(mask.shape[1], device=hidden.device)
             ends = (positions * mask.bool()).amax(dim=1)
             last = hidden[torch.arange(len(ends), device=ends.device), ends]
-        logits: Tensor = adapter.head(last)
-        return logits
+        return adapter.head(last)
 
     @torch.no_grad()
     def encoded_images(self, vision: VisionOutputs) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pruners.compiling import uncompiled
 from pruners.counting import grid_tokens
 from pruners.downsampling import image_grid, nearest_patches, resize_images
 from pruners.errors import InputError, ScheduleMismatchError
+from pruners.parts_in_place import PartsInPlace
 from pruners.per_thread import PerThread
 from pruners.scorers import Downsampling, InformationFlow, TokenMatching, TowerScorer
 from pruners.sequence import Selection
@@ -125,7 +126,7 @@ class TowerPruning:
             )
 
     def _install(self) -> None:
-        tower = self._tower.module
+        tower, read = self._tower.module, []
         self._handles.append(tower.register_forward_pre_hook(self._start, with_kwargs=True))
         for index, layer in enumerate(self._tower.layers):
             self._handles.append(
@@ -133,12 +134,12 @@ class TowerPruning:
             )
             # On layers behind the one that makes the features as well, where nothing reads them:
             # torch.compile takes layers that differ in their hooks alone for one another.
-            self._handles += [
-                layer.get_submodule(f"self_attn.{name}").register_forward_hook(
-                    partial(self._project, name)
-                )
-                for name in _PROJECTIONS[type(self._scorer)]
-            ]
+            for name in _PROJECTIONS[type(self._scorer)]:
+                projection = layer.get_submodule(f"self_attn.{name}")
+                hook = projection.register_forward_hook(partial(self._project, name))
+                self._handles.append(hook)
+                read.append(projection)
+        self._in_place = PartsInPlace(tower, read)
         self._handles.append(tower.register_forward_hook(self._finish, always_call=True))
 
     # On the way of one call: the tower, its layers, their projections.
@@ -148,6 +149,7 @@ class TowerPruning:
         self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         self._call.value = None
+        self._in_place.check()
         shrinks = isinstance(self._scorer, Downsampling)
         arguments = self._shrink(args, kwargs) if shrinks else None
         self._call.value = _Call()

@@ -65,7 +65,6 @@ class ModelAdapter(ABC):
             or arranged behind it, or where it is part of the tower; stages then work on its output.
         decoder: The language model without its head.
         decoder_layers: Layers of the decoder.
-        head: Maps the decoder's output to logits.
     """
 
     family: ClassVar[str]
@@ -81,7 +80,6 @@ class ModelAdapter(ABC):
     projector: nn.Module | None = None
     decoder: nn.Module
     decoder_layers: Sequence[nn.Module]
-    head: nn.Module
 
     def __init__(self, model: nn.Module, expected: type[Any]) -> None:
         """Find the parts that all stock models have; subclasses add `towers` and `projector`.
@@ -111,7 +109,6 @@ class ModelAdapter(ABC):
         self.core = stock.model
         self.decoder = stock.model.language_model
         self.decoder_layers = list(stock.model.language_model.layers)
-        self.head = stock.lm_head
         self._signature = inspect.signature(stock.model.forward)
 
     # The family's own: its vision tower's output as visual tokens of the prompt.
@@ -215,6 +212,11 @@ class ModelAdapter(ABC):
             # With padding a mask is needed; whether there is any would be asked of the device.
             allow_is_causal_skip=mask is None,
         )
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Turn the decoder's output, (batch, width), into logits, (batch, vocabulary)."""
+        # Looked up anew: a vocabulary that is resized gets another head.
+        return cast(Tensor, cast(Any, self.model).lm_head(hidden))
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Embed token ids, (batch, length), as (batch, length, width)."""
