@@ -81,7 +81,7 @@ def markdown_report(results: Sequence[BudgetResult]) -> list[str]:
         _markdown_row(["---", "---", "---:", "---:", "---:", "---:"]),
         *(_markdown_row(row) for result in results for row in _rows(result)),
         "",
-        *(f"- {line}" for line in _verdicts(results)),
+        *("- " + line.replace("*", r"\*") for line in _verdicts(results)),
     ]
 
 
