@@ -69,9 +69,10 @@ class DiskCache:
         path = self._path(key)
         try:
             tensors = load(path.read_bytes())
-            os.utime(path)
         except (OSError, SafetensorError):
             return None
+        with suppress(OSError):  # another user's in a shared folder keeps its time
+            os.utime(path)
         return tensors
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
 from search.tasks.disk_cache import DiskCache, cache_key
@@ -40,6 +41,16 @@ def test_the_least_recently_used_go_when_the_bound_is_reached(tmp_path: Path) ->
     assert cache.get(keys[0]) is not None
     assert cache.get(keys[-1]) is not None
     assert cache.get(keys[1]) is None
+
+
+def test_a_file_of_another_user_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError  # what the system says to whoever neither owns nor may write a file
+
+    cache, key = DiskCache(tmp_path, 10**6), cache_key(sample="s")
+    cache.put(key, {"values": torch.ones(3)})
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.get(key) is not None
 
 
 def test_a_damaged_file_is_a_miss_and_is_replaced(tmp_path: Path) -> None:
