@@ -141,8 +141,8 @@ def explain(plan: Plan, settings: SearchSettings, display: Display, *, continued
     expected = expected_time(plan, settings)
     limit = f" (limited by --timeout {settings.timeout:g})" if expected.limited else ""
     display.show(
-        f"Expected time: about {_minutes(expected.search)} of search per budget{limit}, "
-        f"{_minutes(expected.total)} in all"
+        f"Expected time with one process: about {_minutes(expected.search)} of search per "
+        f"budget{limit}, {_minutes(expected.total)} in all"
     )
     verb = "continue" if continued else "create"
     display.show(f"Dry run: no study was written; the run would {verb} {plan.folder}")
@@ -156,7 +156,8 @@ def expected_time(plan: Plan, settings: SearchSettings) -> ExpectedTime:
         settings: How each budget would be searched.
 
     Returns:
-        The estimate. What an earlier run has already measured is not deducted.
+        The estimate, for this process alone. What an earlier run has already measured is not
+        deducted.
     """
     measurements = Measurements(plan.evaluator, limits=settings.limits, seed=settings.seed)
     space = plan.spaces[0]

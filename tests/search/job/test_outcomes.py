@@ -173,7 +173,13 @@ def test_a_dry_run_explains_and_writes_no_study(capsys: pytest.CaptureFixture[st
     assert run([*ANALYTIC, "--budget-tflops", "2", "--dry-run"]) == 0
     assert list(Path().iterdir()) == []
     shown = capsys.readouterr().out
-    for said in ("9.06", "similarity_weight", "minutes", "no study was written", "runs/llava-1.5"):
+    for said in (
+        "9.06",
+        "similarity_weight",
+        "time with one process",
+        "no study was written",
+        "runs/llava-1.5",
+    ):
         assert said in shown
     assert "encoder_scorer" not in shown
     assert run([*ANALYTIC, "--budget-tflops", "2", "--space", "full", "--dry-run"]) == 0
