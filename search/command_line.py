@@ -91,7 +91,8 @@ def search(
         float,
         typer.Option(
             help="End the search when more trials are expected to gain less than so many points "
-            "of relative accuracy (strategy adaptive); 0 for no such end."
+            "(strategy adaptive): of the probability of the dense model's answers, or of relative "
+            "accuracy where the model gives none; 0 for no such end."
         ),
     ] = _DEFAULTS.least_gain,
     seed: Annotated[

@@ -37,8 +37,9 @@ class SearchSettings(BaseModel):
         published_first: Whether the first trials are the published schedules at the same budget;
             None means yes, except for the random baseline, which is told nothing.
         candidates: How many of the best trials are scored on the confirm split.
-        least_gain: Points of relative accuracy; a search by ``"adaptive"`` ends when more trials
-            are expected to gain less. 0 for no such end.
+        least_gain: Points of what a search by ``"adaptive"`` compares schedules by, the probability
+            of the dense model's answers or, where the model gives none, relative accuracy; it ends
+            when more trials are expected to gain less. 0 for no such end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

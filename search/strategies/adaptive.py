@@ -61,8 +61,8 @@ class AdaptiveStrategy(Strategy):
     """Thompson sampling from a Gaussian process over schedules, shared by a run's budgets.
 
     Args:
-        least_gain: Relative accuracy; the search ends when more trials are expected to gain less.
-            0 lets it go on.
+        least_gain: In the unit of the signal that is measured; the search ends when more trials are
+            expected to gain less. 0 lets it go on.
     """
 
     name = "adaptive"
