@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from threading import get_ident
 from typing import Any, cast
 
 import torch
@@ -43,7 +44,12 @@ class VisionRecorder:
     _ATTRIBUTE = "prunetune_vision"
 
     def __init__(
-        self, tower: VisionTower, parts: VisionParts, text_tower: TextTower | None
+        self,
+        tower: VisionTower,
+        parts: VisionParts,
+        text_tower: TextTower | None,
+        *,
+        thread: int | None = None,
     ) -> None:
         """Install the hooks.
 
@@ -51,7 +57,9 @@ class VisionRecorder:
             tower: The vision tower.
             parts: What to compute.
             text_tower: Owner of the projection into the shared space; needed for encodings.
+            thread: The thread whose calls are recorded; None for all.
         """
+        self._thread = thread
         self._tower = tower
         self._parts = parts
         self._text_tower = text_tower
@@ -87,6 +95,8 @@ class VisionRecorder:
 
     @uncompiled
     def _start(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._thread not in (None, get_ident()):
+            return
         self._call.value = _Record(self._signature.bind_partial(*args, **kwargs).arguments)
 
     @uncompiled
@@ -238,7 +248,8 @@ def encode_images(
             "text_tower=TextTower.load(...)"
         )
     tower = adapter.towers["image"]
-    recorder = VisionRecorder(tower, parts, text_tower)
+    # Calls of other threads that are under way read what their schedule says.
+    recorder = VisionRecorder(tower, parts, text_tower, thread=get_ident())
     try:
         output = tower.module(pixel_values.to(adapter.device, adapter.dtype))
     finally:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruners import Shape, apply_schedule, dense, encode_images
+from pruners import Shape, apply_schedule, dense, encode_images, published
 from tests.helpers.forwards import logits_of
 from tests.pruners.two_stages import QUESTIONS, SCHEDULE
 
@@ -101,3 +101,39 @@ def test_threads_do_not_mix_their_calls(tiny: Any) -> None:
             thread.join()
     for index, wanted in enumerate(expected):
         torch.testing.assert_close(results[index], wanted, atol=1e-5, rtol=0)
+
+
+def test_images_are_encoded_beside_the_calls_of_other_threads(tiny: Any) -> None:
+    """What they read of images differs: here a similarity, of which `encode_images` knows nothing.
+
+    The encoding waits in its first layer while the other call runs.
+    """
+    inputs = tiny.inputs(QUESTIONS)
+    schedule = published("desap", tiny.visual_tokens // 2, tiny.shape)
+    inside, go_on = threading.Event(), threading.Event()
+    encoded: list[Any] = []
+
+    def wait(*_: Any) -> None:
+        if threading.current_thread() is encoder:
+            inside.set()
+            assert go_on.wait(60)
+
+    encoder = threading.Thread(
+        target=lambda: encoded.append(encode_images(tiny.model, inputs["pixel_values"]))
+    )
+    settings = {"processor": tiny.tokenizer, "text_tower": tiny.text_tower}
+    with apply_schedule(tiny.model, schedule, **settings):
+        expected = logits_of(tiny.model, inputs)
+        hook = tiny.model.model.vision_tower.encoder.layers[0].register_forward_pre_hook(wait)
+        encoder.start()
+        try:
+            assert inside.wait(60)
+            found = logits_of(tiny.model, inputs)
+        finally:
+            go_on.set()
+            encoder.join()
+            hook.remove()
+    assert torch.equal(found, expected)
+    alone = encode_images(tiny.model, inputs["pixel_values"])
+    assert torch.equal(encoded[0].features, alone.features)
+    assert torch.equal(encoded[0].keys, alone.keys)
