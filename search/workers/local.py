@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -39,7 +40,8 @@ class LocalWorker:
             initargs=(dict(environment),),
         )
         others = set(multiprocessing.active_children())
-        self.ready: Future[str] = self._executor.submit(_load, make_evaluator)
+        with _ctrl_c_held_back():  # which a starting interpreter would end at with a traceback
+            self.ready: Future[str] = self._executor.submit(_load, make_evaluator)
         self.processes: Sequence[BaseProcess] = [
             child for child in multiprocessing.active_children() if child not in others
         ]
@@ -96,11 +98,22 @@ _evaluators: list[Evaluator] = []
 """In a worker's process, its evaluator: an executor gives its process no other place for it."""
 
 
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back, here until the end, in processes started meanwhile until they settle in."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _settle_in(environment: Mapping[str, str]) -> None:
     """Prepare a worker's process; the model is loaded later."""
     os.environ.update(environment)
     # Ctrl-C reaches all processes of a terminal. The driver decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
 

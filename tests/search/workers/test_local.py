@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,18 @@ def _answers(pool: SupervisedPool, assignments: Sequence[Assignment]) -> list[Me
     while left:
         left -= pool.wait(left, 1)
     return [future.result() for future in futures]
+
+
+def test_ctrl_c_is_nothing_to_a_worker_however_early_it_comes() -> None:
+    worker = LocalWorker(AnalyticEvaluator, {})
+    try:
+        (process,) = worker.processes
+        while not worker.ready.done():
+            os.kill(process.pid, signal.SIGINT)
+            time.sleep(0.01)
+        assert worker.ready.result() == FINGERPRINT
+    finally:
+        worker.end(at_once=True)
 
 
 @pytest.mark.parametrize("probes", [False, True])
