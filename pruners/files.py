@@ -6,6 +6,9 @@ import json
 import os
 import re
 import warnings
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +65,17 @@ def load_schedule(path: str | os.PathLike[str]) -> Schedule:
         The schedule.
 
     Raises:
-        ScheduleError: The file cannot be read, is no schedule, comes from a newer format, or has a
-            wrong value; the message names the field, what was expected and what was found. A
-            text tower that is a folder outside the current one is refused too: files travel.
+        ScheduleError: The file cannot be read, is no schedule, comes from a newer format, has a
+            key twice, or a wrong value; the message names the field, what was expected and what was
+            found. A text tower that is a folder outside the current one is refused too: files
+            travel.
 
     Warns:
         ScheduleWarning: The file has fields that this version does not know; they are ignored.
     """
     source = Path(path)
     try:
-        values = read_json(source)
+        values = read_json(source, partial(_distinct, source))
     except OSError as error:
         raise ScheduleError(
             f"cannot read the schedule {source}: {error.strerror or error}; check the path"
@@ -103,6 +107,17 @@ def json_schema() -> dict[str, Any]:
     return Schedule.model_json_schema(mode="serialization")
 
 
+def _distinct(source: Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ScheduleError(
+            f"{source} has the key {shown(twice)} more than once in one object; keep the one that "
+            "is meant"
+        )
+    return values
+
+
 def _validated(values: dict[str, Any], source: Path) -> Schedule:
     try:
         return Schedule.model_validate(values)
@@ -115,7 +130,8 @@ def _validated(values: dict[str, Any], source: Path) -> Schedule:
         if len(wrong) > _MOST_PROBLEMS:
             described.append(f"and {len(wrong) - _MOST_PROBLEMS} more")
         raise ScheduleError(f"{source}: " + "; ".join(described))
-    for problem in unknown:
+    # Outer ones first: a key "kind" that means nothing must not be taken for that of a part.
+    for problem in sorted(unknown, key=lambda problem: len(problem["loc"])):
         _remove(values, problem["loc"])
     names = ", ".join(_spelled(problem["loc"]) for problem in unknown[:_MOST_PROBLEMS])
     warnings.warn(

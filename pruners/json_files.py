@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ MOST_BYTES = 64 * 1024**2
 """Size above which a file is not read: what this program writes has kilobytes."""
 
 
-def read_json(path: Path) -> Any:
+def read_json(
+    path: Path, make_object: Callable[[Sequence[tuple[str, Any]]], dict[str, Any]] = dict
+) -> Any:
     """Read a JSON file.
 
     Args:
         path: The file.
+        make_object: Makes an object of its keys and values; by default, of keys that are there
+            twice the last value counts.
 
     Returns:
         What it holds.
@@ -28,6 +33,6 @@ def read_json(path: Path) -> Any:
     if len(content) > MOST_BYTES:
         raise ValueError(f"it is larger than {MOST_BYTES // 1024**2} MiB")
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8"), object_pairs_hook=make_object)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error

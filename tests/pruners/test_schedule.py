@@ -285,6 +285,35 @@ def test_unknown_fields_are_named_and_ignored(tmp_path: Path) -> None:
     assert "depth" in message
 
 
+def test_an_unknown_field_is_not_taken_for_the_kind_of_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    save_schedule(full_schedule(), path)
+    values = json.loads(path.read_text())
+    values["stages"][0]["colour"] = "blue"
+    path.write_text(json.dumps({**values, "kind": "stages"}))
+    with pytest.warns(ScheduleWarning, match="colour"):
+        assert load_schedule(path) == full_schedule()
+
+
+@pytest.mark.parametrize(
+    ("given", "twice"),
+    [
+        ('"retention":', '"retention": 0.9, "retention":'),
+        ('"stages":', '"stages": [], "stages":'),
+        ('"kind":', '"kind": "random", "kind":'),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, given: str, twice: str) -> None:
+    path = tmp_path / "schedule.json"
+    save_schedule(full_schedule(), path)
+    text = path.read_text()
+    assert given in text
+    path.write_text(text.replace(given, twice, 1))
+    name = given.strip('":')
+    with pytest.raises(ScheduleError, match=rf"schedule\.json has the key '{name}' more than once"):
+        load_schedule(path)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
