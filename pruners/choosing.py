@@ -69,7 +69,8 @@ def choose_tokens(
         case MaxMinDistance():
             return most_distant_tokens(tokens(), count)
         case LeastDuplication(image_pivots=image_pivots, text_pivots=pivots):
-            text = text_pivots(pivots)
+            # A pivot behind as many as there are tokens to choose would choose none.
+            text = text_pivots(min(pivots, count))
             return least_duplicated_tokens(
                 tokens(), first, count, image_pivots=image_pivots, text=text
             )

@@ -182,6 +182,15 @@ def test_least_duplication_has_pivots_in_the_text_behind_the_image(
     assert kept(tiny, inputs, KeyNorm(), selector=selector) == expected
 
 
+def test_pivots_without_a_token_to_choose_cost_nothing(tiny: Any, inputs: Any) -> None:
+    """Else a schedule file could ask for more than any memory holds."""
+    found = [
+        kept(tiny, inputs, KeyNorm(), selector=LeastDuplication(image_pivots=1, text_pivots=count))
+        for count in (100, 10**30)
+    ]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("layer", [0, BOUNDARY])
 @pytest.mark.parametrize("vision_layer", [-1, -2, -4])
 def test_cls_attention_orders_patches_alike_at_any_stage(
