@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
 
 from pruners.adapters import DecoderCall, ModelAdapter
 from pruners.compiling import forget_compiled, uncompiled
@@ -221,17 +222,21 @@ class PruningHooks:
             call.encoded[kind] = media
 
     @uncompiled
-    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _end(self, module: nn.Module, args: Any, output: Any) -> Any:
         call = self._current.value
         self._current.value = None
         if isinstance(call, Continuation):
             lock(call.cache)
         if output is None:  # The model raised an error.
-            return
+            return None
         if isinstance(call, Prefill):
             self._finish(call)
+            if call.spared and isinstance(output, ModelOutput):
+                # Zeros, which nobody is to take for features.
+                return type(output)(**{**output, "image_hidden_states": None})
         elif isinstance(call, Continuation):
             remember_padding(call.cache, padded=call.padded)
+        return None
 
     def _finish(self, prefill: Prefill) -> None:
         if prefill.batch is None:  # Nothing prunes, so the decoder's hooks are not there.

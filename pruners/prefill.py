@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +31,7 @@ from pruners.samples import samples_of
 from pruners.scorers import VisionScorer
 from pruners.scores import Scores
 from pruners.selection import gather_tokens
-from pruners.sequence import Layout, Selection
+from pruners.sequence import Layout
 from pruners.stages import Stage
 from pruners.text_tower import QuestionOutputs
 
@@ -43,6 +44,7 @@ class Prefill:
         encoded: Its images and videos, as far as they have been encoded.
         questions: Questions, one per sample, or None; needed before the decoder runs.
         batch: The sequences as they are; None before the decoder.
+        spared: Whether zeros have stood for the images that the projector has not run on.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Prefill:
         self.encoded: dict[Kind, EncodedMedia] = {}
         self.questions = questions
         self.batch: Batch | None = None
+        self.spared = False
         self._adapter = adapter
         self._plan = plan
         # An image takes as many positions with M-RoPE as its longer side has tokens, however many
@@ -200,10 +203,7 @@ class Prefill:
         selection = run_encoder_stage(self._plan, reader, features, tower)
         if later:
             assert self._adapter.projector is not None
-            projected = self._adapter.projector(selection.tokens)
-            selection = Selection(
-                projected, selection.indices, selection.contextual, selection.sizes
-            )
+            selection = replace(selection, tokens=self._adapter.projector(selection.tokens))
         return layout.drop(hidden, selection, compact=self._compact)
 
     def _run_stage(self, index: int, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

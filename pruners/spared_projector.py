@@ -70,6 +70,9 @@ class SparedProjector:
         tower = self._adapter.towers["image"]
         tokens = tower.patches if isinstance(tower, BatchedTower) else output.shape[1]
         if shape is not None:
+            call = self._current.value
+            assert isinstance(call, Prefill)
+            call.spared = True
             return output.new_zeros(1, 1, 1).expand(shape[0], tokens, output.shape[-1])
         if self._in_tower and self._current.value is None:
             # Images encoded ahead of a call: the model counts them against the placeholders.

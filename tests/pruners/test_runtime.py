@@ -60,6 +60,23 @@ def test_hidden_states_and_attentions_have_each_layers_length(tiny: Any) -> None
     assert [hidden.shape[1] for hidden in output.hidden_states] == [lengths[0], *lengths]
 
 
+@pytest.mark.parametrize("method", ["visiondrop", "flowcut", "fastv"])
+def test_no_zeros_are_returned_as_features_of_images(tiny: Any, method: str) -> None:
+    inputs = tiny.inputs(QUESTIONS)
+    with torch.no_grad():
+        dense_features = tiny.model(**inputs).image_hidden_states
+    spares = method != "fastv"
+    with apply_schedule(tiny.model, published(method, 10, tiny.shape)), torch.no_grad():
+        output = tiny.model(**inputs)
+        first, *_ = tiny.model(**inputs, return_dict=False)
+    assert torch.equal(first, output.logits)
+    if spares:
+        assert output.image_hidden_states is None
+        assert "image_hidden_states" not in output
+    else:
+        assert torch.equal(output.image_hidden_states, dense_features)
+
+
 def test_gradients_flow_through_merging(tiny: Any) -> None:
     inputs = tiny.inputs(QUESTIONS)
     weight = tiny.model.model.multi_modal_projector.linear_1.weight
