@@ -64,14 +64,13 @@ class Resampled:
     Attributes:
         totals: Sums of the scores, `(resamples, tasks, columns)`, tasks in alphabetical order; in
             one resample, all columns are sums of the same samples.
-        images: Images in each resample, as many as were scored.
-        freedom: Degrees of freedom: one less for each group of tasks that is drawn on its own, and
-            at least 1.
+        groups: Numbers of the tasks that are drawn together, group by group.
+        images: Images of each group, as many in each resample as were scored.
     """
 
     totals: Scores
-    images: int
-    freedom: int
+    groups: tuple[tuple[int, ...], ...]
+    images: tuple[int, ...]
 
 
 def resample(
@@ -103,11 +102,13 @@ def resample(
     generator = np.random.default_rng(seed)
     drawn = np.empty((resamples, *totals.shape[1:]))
     groups = sharing_tasks(counts > 0)
+    images_of = []
     for group in groups:
         here = totals[(counts[:, group] > 0).any(axis=1)][:, group]
         sums = _resampled_sums(generator, here.reshape(len(here), -1), resamples)
         drawn[:, group] = sums.reshape(resamples, len(group), -1)
-    return Resampled(drawn, len(totals), max(1, len(totals) - len(groups)))
+        images_of.append(len(here))
+    return Resampled(drawn, tuple(map(tuple, groups)), tuple(images_of))
 
 
 def sharing_tasks(has: NDArray[np.bool_]) -> list[list[int]]:

@@ -17,7 +17,13 @@ standard error of a ratio did as well (95.8, 95.4, 95.2, 95.0), but may end belo
 right where hardly an image differs from dense: at 97 % of a dense model that is right in 99 %, the
 expanded percentiles of 50 images cover in 92 %, of 12 images in 89 %.
 
+Of two tasks without common images, one had 300 and the other 5, 8, 12, 20 or 50, with scores that
+are Beta(2, 1): 500 samples each were covered in 90, 96, 93, 94 and 96 %. As if all images were of
+one task, it was 84, 91, 89, 93 and 95 %: the few decide how far the mean of both may be off.
+
 [Hesterberg2015] Hesterberg: What Teachers Should Know About the Bootstrap, 2015.
+[Satterthwaite1946] Satterthwaite: An Approximate Distribution of Estimates of Variance Components,
+1946.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pruners.errors import DataError
 from studies.bootstrap import Resampled, Scores
 
 LEVEL = 0.95
@@ -35,6 +42,9 @@ LEVEL = 0.95
 
 FEWEST_IMAGES = 10
 """Images that intervals were tried on at least; of one image they have no width at all."""
+
+_ROUNDING = 1e-12
+"""Means that are smaller are those of parts that cancel, added up with rounding errors."""
 
 
 class Interval(NamedTuple):
@@ -49,39 +59,50 @@ class Interval(NamedTuple):
     high: float
 
 
-def percentile_interval(values: Scores, resampled: Resampled) -> Interval:
-    """Expanded percentile interval of a statistic.
+def percentile_interval(parts: Scores, resampled: Resampled) -> Interval:
+    """Expanded percentile interval of a statistic that is a mean over tasks.
 
     Args:
-        values: The statistic of each resample; NaN where it is not defined, which is left out.
+        parts: What each task has in each resample, `(resamples, tasks)`; a resample with NaN, where
+            the statistic is not defined, is left out.
         resampled: The resamples that it is of.
 
     Returns:
         The 95 % interval.
+
+    Raises:
+        DataError: No resample has the statistic.
     """
     from scipy.special import ndtr, stdtrit  # imported late: it costs a tenth of a second
 
-    tail = float(ndtr(_expansion(resampled) * stdtrit(resampled.freedom, (1 - LEVEL) / 2)))
-    low, high = np.nanquantile(values, [tail, 1 - tail])
+    defined = _defined(parts)
+    expansion, freedom = _smallness(defined, resampled)
+    tail = float(ndtr(expansion * stdtrit(freedom, (1 - LEVEL) / 2)))
+    low, high = np.quantile(_means(defined), [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def two_sided_p_value(values: Scores, resampled: Resampled) -> float:
+def two_sided_p_value(parts: Scores, resampled: Resampled) -> float:
     """P-value of a statistic that is 0 under the null hypothesis, by inverting its interval.
 
     Args:
-        values: The statistic of each resample; NaN where it is not defined, which is left out.
+        parts: As for `percentile_interval`.
         resampled: The resamples that it is of.
 
     Returns:
         The p-value, never 0: one count is added.
+
+    Raises:
+        DataError: No resample has the statistic.
     """
     from scipy.special import ndtri, stdtr
 
-    defined = values[~np.isnan(values)]
-    beyond = min(np.sum(defined <= 0), np.sum(defined >= 0))
-    tail = min(0.5, float(1 + beyond) / (1 + len(defined)))
-    return float(2 * stdtr(resampled.freedom, ndtri(tail) / _expansion(resampled)))
+    defined = _defined(parts)
+    expansion, freedom = _smallness(defined, resampled)
+    values = _means(defined)
+    beyond = min(np.sum(values <= 0), np.sum(values >= 0))
+    tail = min(0.5, float(1 + beyond) / (1 + len(values)))
+    return float(2 * stdtr(freedom, float(ndtri(tail)) / expansion))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -106,6 +127,36 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _expansion(resampled: Resampled) -> float:
-    """How much narrower than its sampling distribution a mean's bootstrap distribution is."""
-    return math.sqrt(resampled.images / resampled.freedom)
+def _defined(parts: Scores) -> Scores:
+    defined: Scores = parts[~np.isnan(parts).any(axis=1)]
+    if not len(defined):
+        raise DataError(
+            "the dense model answers so few samples right that no resample has one of every task; "
+            "use more samples, or leave tasks out"
+        )
+    return defined
+
+
+def _means(parts: Scores) -> Scores:
+    """Mean over tasks, exactly 0 where rounding alone keeps it from that: ties count as such."""
+    means = parts.mean(axis=1)
+    return np.where(np.abs(means) < _ROUNDING, 0.0, means)
+
+
+def _smallness(parts: Scores, resampled: Resampled) -> tuple[float, float]:
+    """How much too narrow a bootstrap distribution is, and its degrees of freedom.
+
+    Of n images drawn together, its variance is n / (n - 1) times too small, with n - 1 degrees of
+    freedom. Groups that are drawn apart are put together as Welch does for two samples
+    [Satterthwaite1946].
+    """
+    images = np.array(resampled.images, dtype=np.float64)
+    drawn = np.array([parts[:, group].sum(axis=1).var() for group in resampled.groups])
+    drawn[images == 1] = 0.0  # of a single image nothing is known
+    if not drawn.sum() > 0:
+        drawn = images - 1  # no group varies, so that none tells more than its images do
+    if not drawn.sum() > 0:
+        return 1.0, 1.0
+    true = drawn * images / np.maximum(images - 1, 1)
+    freedom = true.sum() ** 2 / (true**2 / np.maximum(images - 1, 1)).sum()
+    return math.sqrt(true.sum() / drawn.sum()), float(freedom)

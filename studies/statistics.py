@@ -18,9 +18,6 @@ from pruners.errors import DataError
 from studies.bootstrap import Scores, paired_table, resample, strata
 from studies.intervals import LEVEL, Interval, holm, percentile_interval, two_sided_p_value
 
-_ROUNDING = 1e-12
-"""Differences of ratios that are smaller are those of equal ones, added up in another order."""
-
 RESAMPLES = 10_000
 """Bootstrap resamples; the interval's ends then move by about 0.01 of its width between seeds."""
 
@@ -107,7 +104,8 @@ def paired_interval(
         The interval.
 
     Raises:
-        DataError: As `relative_accuracy`.
+        DataError: As `relative_accuracy`, or the dense model is right so seldom that no resample
+            has a right answer of every task.
 
     [Davison1997] Davison, Hinkley: Bootstrap Methods and their Application, 1997.
     """
@@ -142,7 +140,8 @@ def difference(
         First minus second, with its interval.
 
     Raises:
-        DataError: As `relative_accuracy`.
+        DataError: As `relative_accuracy`, or the dense model is right so seldom that no resample
+            has a right answer of every task.
     """
     family = differences(
         scores,
@@ -181,7 +180,8 @@ def differences(
         The difference to each of `others`, under its name.
 
     Raises:
-        DataError: As `relative_accuracy`.
+        DataError: As `relative_accuracy`, or the dense model is right so seldom that no resample
+            has a right answer of every task.
     """
     names = list(others)
     own = relative_accuracy(scores, dense_scores, tasks)
@@ -191,7 +191,7 @@ def differences(
     dense_totals = drawn.totals[..., 1]
     resampled_own = _relative(drawn.totals[..., 0], dense_totals)
     resampled = [
-        _difference(resampled_own, _relative(drawn.totals[..., 2 + column], dense_totals))
+        resampled_own - _relative(drawn.totals[..., 2 + column], dense_totals)
         for column in range(len(names))
     ]
     p_values = holm([two_sided_p_value(values, drawn) for values in resampled])
@@ -217,14 +217,7 @@ def _check_dense(dense_means: Scores, tasks: Sequence[str]) -> None:
         )
 
 
-def _difference(values: Scores, others: Scores) -> Scores:
-    """First minus second per resample, exactly 0 where both are equal: ties count against both."""
-    found = values - others
-    return np.where(np.abs(found) < _ROUNDING, 0.0, found)
-
-
 def _relative(totals: Scores, dense_totals: Scores) -> Scores:
-    """Relative accuracy per resample; NaN where a tiny resample has no dense success."""
+    """Relative accuracy on each task, `(resamples, tasks)`; NaN without a dense success."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where(dense_totals > 0, totals / dense_totals, np.nan)
-    return np.asarray(ratios.mean(axis=-1))
+        return np.where(dense_totals > 0, totals / dense_totals, np.nan)
