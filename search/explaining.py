@@ -21,6 +21,7 @@ from search.model_choice import explain_choice
 from search.planning import Plan
 from search.selection import BLOCK
 from search.settings import SearchSettings
+from space.budgets import to_decimals
 from space.flops import dense_cost
 from studies.identity import SPLITS
 from studies.intervals import FEWEST_IMAGES
@@ -56,7 +57,8 @@ def opening_lines(plan: Plan) -> list[str]:
     return [
         explain_choice(plan.choice),
         f"Measured on: {plan.evaluator.measured_on}",
-        f"Priced for: {plan.target.name}, dense {dense_cost(plan.target).tflops:.2f} TFLOPs",
+        f"Priced for: {plan.target.name}, dense {to_decimals(dense_cost(plan.target).tflops)} "
+        "TFLOPs",
         *(f"Budget: {space.budget.describe(space.shape)}" for space in plan.spaces),
     ]
 

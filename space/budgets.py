@@ -125,11 +125,14 @@ class Budget:
         of_dense = f"of {shape.name}'s dense"
         match self.kind:
             case "tflops":
-                return f"{self} per prefill, convention total: {share:.1%} {of_dense} {dense:.2f}"
+                return (
+                    f"{self} per prefill, convention total: {share:.1%} {of_dense} "
+                    f"{to_decimals(dense)}"
+                )
             case "share":
                 return (
-                    f"{self} {of_dense} {dense:.2f} TFLOPs per prefill, convention total: "
-                    f"{self.limit(shape):.3f} TFLOPs"
+                    f"{self} {of_dense} {to_decimals(dense)} TFLOPs per prefill, convention total: "
+                    f"{to_decimals(self.limit(shape), 3)} TFLOPs"
                 )
             case "tokens":
                 return f"{self}, mean over decoder layers: {share:.1%} {of_dense} {dense:.0f}"
@@ -253,6 +256,19 @@ def budget_label(name: str) -> str:
         return parse_budget(name).label
     except BudgetError:
         return name
+
+
+def to_decimals(amount: float, decimals: int = 2) -> str:
+    """Round an amount for reading; one below 1 to three digits, so that something is left of it.
+
+    Args:
+        amount: The amount.
+        decimals: Decimals of larger ones.
+
+    Returns:
+        The amount, written out.
+    """
+    return f"{amount:.3g}" if amount < 1 else f"{amount:.{decimals}f}"
 
 
 def _to_digits(amount: float, digits: int, rounding: str) -> str:

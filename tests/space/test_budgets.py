@@ -9,7 +9,17 @@ import pytest
 
 from pruners import published
 from pruners.errors import BudgetError
-from space import PRESETS, Budget, MissionVocabulary, dense_cost, parse_budget, preset, price
+from search.embedded import CHECKPOINT
+from space import (
+    PRESETS,
+    Budget,
+    MissionVocabulary,
+    dense_cost,
+    parse_budget,
+    preset,
+    price,
+    shape_from_pretrained,
+)
 from space.budgets import budget_label
 from space.working import WorkingStage
 
@@ -161,6 +171,19 @@ def test_amounts_are_those_of_the_cost(text: str, amount) -> None:
 def test_a_share_is_a_share_of_the_dense_flops() -> None:
     assert parse_budget("25%").limit(SHAPE) == 0.25 * dense_cost(SHAPE).tflops
     assert parse_budget("2").limit(SHAPE) == 2
+
+
+def test_the_echo_of_a_small_model_says_more_than_nought() -> None:
+    shape = shape_from_pretrained(CHECKPOINT)
+    dense = dense_cost(shape).tflops
+    assert dense < 0.002
+    for text in ("50%", "0.0002 TFLOPs"):
+        shown = re.search(r" dense ([\d.e-]+)", parse_budget(text).describe(shape))
+        assert shown is not None
+        assert float(shown[1]) == pytest.approx(dense, rel=0.01)
+    limit = re.search(r"total: ([\d.e-]+) TFLOPs$", parse_budget("50%").describe(shape))
+    assert limit is not None
+    assert float(limit[1]) == pytest.approx(dense / 2, rel=0.01)
 
 
 @pytest.mark.parametrize(
