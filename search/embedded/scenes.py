@@ -82,10 +82,6 @@ class Scene:
     palette: NDArray[np.uint8]
     digit_samples: tuple[int, ...]
 
-    def rgb(self) -> NDArray[np.uint8]:
-        """Return the picture as uint8 of shape (96, 96, 3)."""
-        return self.palette[self.indices]
-
 
 @cache
 def _interpolation(knots: int) -> NDArray[np.float64]:
