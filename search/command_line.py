@@ -100,7 +100,9 @@ def search(
     ] = _DEFAULTS.seed,
     study: Annotated[
         str | None,
-        typer.Option(help="Name of the study's folder; by default from target, budgets and seed."),
+        typer.Option(
+            help="Name of the study's folder; by default of target, budgets, space and seed."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("runs"),
     workers: WorkersOption = None,
