@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,21 +85,24 @@ def closing_lines(plan: Plan, schedules: Sequence[Path], page: Path) -> list[str
     ]
 
 
-def few_images(images: Collection[str]) -> str | None:
-    """Warn of intervals over so few images that they tell next to nothing.
+def few_images(tasks: Sequence[str], images: Sequence[str]) -> str | None:
+    """Warn of intervals over so few images of a task that they tell next to nothing.
 
     Args:
-        images: Image of each sample that was reported on.
+        tasks: Task of each sample that was reported on.
+        images: Image of each.
 
     Returns:
-        One line, or None where there are enough.
+        One line on the task with the fewest, or None where there are enough.
     """
-    number = len(set(images))
+    counts = Counter(task for task, _ in set(zip(tasks, images, strict=True)))
+    task, number = min(sorted(counts.items()), key=lambda item: item[1])
     if number >= FEWEST_IMAGES:
         return None
+    where = f" of {task}" if len(counts) > 1 else ""
     return (
-        f"Reported on {counted(number, 'image')} only: intervals of fewer than {FEWEST_IMAGES} are "
-        "no guide, however narrow; give more with --report-samples"
+        f"Reported on {counted(number, 'image')}{where} only: intervals of fewer than "
+        f"{FEWEST_IMAGES} are no guide, however narrow; give more with --report-samples"
     )
 
 

@@ -272,8 +272,8 @@ class Job:
     def _show_results(self) -> None:
         if self._results:
             self._display.table(lambda console: print_report(self._results, console))
-            images = self._measurements.images("report")
-            for note in (few_images(images), *map(left_out, self._plan.spaces)):
+            samples = self._measurements.tasks("report"), self._measurements.images("report")
+            for note in (few_images(*samples), *map(left_out, self._plan.spaces)):
                 if note is not None:
                     self._display.show(note)
 

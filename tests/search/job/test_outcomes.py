@@ -190,7 +190,13 @@ def test_a_dry_run_explains_and_writes_no_study(capsys: pytest.CaptureFixture[st
 
 
 def test_a_report_on_few_images_is_called_no_guide() -> None:
-    assert few_images([f"image {number}" for number in range(10)]) is None
-    warning = few_images(["a", "b", "a", "a"] * 5)  # questions are not images
+    many = [f"image {number}" for number in range(10)]
+    assert few_images(["counting"] * 10, many) is None
+    # Questions are not images.
+    warning = few_images(["counting"] * 20, ["a", "b", "a", "a"] * 5)
     assert warning is not None
     assert "on 2 images only" in warning
+    # One task of few images is as much of the mean as one of many.
+    warning = few_images(["counting"] * 10 + ["digits"] * 9, [*many, *many[:9]])
+    assert warning is not None
+    assert "on 9 images of digits only" in warning
