@@ -22,10 +22,10 @@ from pruners.compiling import forget_compiled, uncompiled
 from pruners.continuation import Continuation
 from pruners.continuous_batching import NoContinuousBatching
 from pruners.encoded_media import EncodedMedia, MediaRecorder
-from pruners.errors import InputError
+from pruners.errors import InputError, ModelError
 from pruners.media import Kind
 from pruners.noted_cache import lock, recall, remember, remember_padding, unlock
-from pruners.per_thread import PerThread
+from pruners.per_thread import PerThread, UnderWay
 from pruners.plan import Plan
 from pruners.prefill import Prefill, projects_later
 from pruners.prefill_record import PrefillRecord
@@ -81,7 +81,7 @@ class PruningHooks:
         self._adapter = adapter
         self._plan = plan
         self._questions = questions
-        self._current: PerThread[Prefill | Continuation] = PerThread()
+        self._current: UnderWay[Prefill | Continuation] = UnderWay()
         self._signature = inspect.signature(adapter.model.forward)
         self._handles: list[Any] = []
         self._given: PerThread[_Given] = PerThread()
@@ -120,7 +120,16 @@ class PruningHooks:
             self._handles.append(SparedProjector(adapter, self._current, in_tower=plan.in_tower))
 
     def remove(self) -> None:
-        """Remove all hooks."""
+        """Remove all hooks.
+
+        Raises:
+            ModelError: A call is under way in another thread; it would go on half pruned.
+        """
+        if self._current.elsewhere:
+            raise ModelError(
+                "the schedule cannot be removed while another thread runs the model; wait until "
+                "its call has returned"
+            )
         for handle in self._handles:
             handle.remove()
         if self._handles:
@@ -134,11 +143,11 @@ class PruningHooks:
         Args:
             prefill: The prefill.
         """
-        self._current.value = prefill
+        self._current.enter(prefill)
         try:
             yield
         finally:
-            self._current.value = None
+            self._current.leave()
         self._finish(prefill)
 
     # The outermost call: arguments whose meaning depends on the sequence's length.
@@ -174,21 +183,21 @@ class PruningHooks:
     def _start(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
-        self._current.value = None
+        self._current.leave()
         # Taken first, so that nothing is left of a call that is refused.
         given, self._given.value = self._given.value or _Given(), None
         call = self._adapter.read_call(args, kwargs)
         pruned = recall(call.cache)
         if call.has_images:
             prefill = self._start_prefill(call, given.checked)
-            self._current.value = prefill
+            self._current.enter(prefill)
             _take_encoded(prefill, call, given.encoded)
             return None
         if pruned is None:
             return None
         step = Continuation(self._adapter, pruned, call.cache)
         options = step.new_tokens_only(call)
-        self._current.value = step
+        self._current.enter(step)
         unlock(call.cache)
         return (), options
 
@@ -214,7 +223,7 @@ class PruningHooks:
         """
         call = self._current.value
         if not isinstance(call, Prefill) or call.batch is not None:
-            self._current.value = None
+            self._current.leave()
 
     def _take(self, kind: Kind, media: EncodedMedia) -> None:
         call = self._current.value
@@ -223,8 +232,7 @@ class PruningHooks:
 
     @uncompiled
     def _end(self, module: nn.Module, args: Any, output: Any) -> Any:
-        call = self._current.value
-        self._current.value = None
+        call = self._current.leave()
         if isinstance(call, Continuation):
             lock(call.cache)
         if output is None:  # The model raised an error.

@@ -20,3 +20,40 @@ class PerThread(threading.local, Generic[T]):
     def __reduce__(self) -> tuple[type[PerThread[T]], tuple[()]]:
         # A copy of a pruned model starts with no call under way.
         return type(self), ()
+
+
+class UnderWay(Generic[T]):
+    """The call that each thread has under way."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._own: PerThread[T] = PerThread()
+        self._threads: set[int] = set()
+
+    @property
+    def value(self) -> T | None:
+        """This thread's call."""
+        return self._own.value
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another thread has a call under way."""
+        return bool(self._threads - {threading.get_ident()})
+
+    def enter(self, call: T) -> None:
+        """Start a call of this thread."""
+        self._own.value = call
+        self._threads.add(threading.get_ident())
+
+    def leave(self) -> T | None:
+        """End this thread's call, if there is one.
+
+        Returns:
+            The call.
+        """
+        self._threads.discard(threading.get_ident())
+        call, self._own.value = self._own.value, None
+        return call
+
+    def __reduce__(self) -> tuple[type[UnderWay[T]], tuple[()]]:
+        return type(self), ()

@@ -78,19 +78,25 @@ class PrunedModel:
         self.remove()
 
     def remove(self) -> None:
-        """Restore the model exactly as it was; a second call does nothing."""
+        """Restore the model exactly as it was; a second call does nothing.
+
+        Raises:
+            ModelError: A call is under way in another thread.
+        """
         self._hooks.remove()
         if getattr(self._adapter.core, _HANDLE, None) is self:
             delattr(self._adapter.core, _HANDLE)
 
     @property
     def last_prefill(self) -> PrefillRecord | None:
-        """What the newest prefill kept; None before the first."""
+        """What the newest prefill of any thread kept; None before the first."""
         return self._hooks.record
 
     @contextmanager
     def questions(self, questions: Sequence[str]) -> Iterator[None]:
         """Give the questions of the calls inside, instead of reading them from the prompts.
+
+        They are those of this thread alone; calls in others go on reading their prompts.
 
         Args:
             questions: One text per sample of the batch.

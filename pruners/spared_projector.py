@@ -11,7 +11,7 @@ from pruners.adapters import ModelAdapter
 from pruners.compiling import uncompiled
 from pruners.continuation import Continuation
 from pruners.parts_in_place import PartsInPlace
-from pruners.per_thread import PerThread
+from pruners.per_thread import PerThread, UnderWay
 from pruners.prefill import Prefill
 from pruners.vision_towers.batched import BatchedTower
 
@@ -25,7 +25,7 @@ class SparedProjector:
     def __init__(
         self,
         adapter: ModelAdapter,
-        current: PerThread[Prefill | Continuation],
+        current: UnderWay[Prefill | Continuation],
         *,
         in_tower: bool,
     ) -> None:

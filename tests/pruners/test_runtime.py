@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pruners import Shape, apply_schedule, dense, encode_images, published
+from pruners.errors import ModelError
 from tests.helpers.forwards import logits_of
-from tests.pruners.two_stages import QUESTIONS, SCHEDULE
+from tests.pruners.two_stages import QUESTIONS, SCHEDULE, assert_untouched
 
 
 def test_the_dense_schedule_touches_nothing(tiny: Any) -> None:
@@ -154,3 +155,31 @@ def test_images_are_encoded_beside_the_calls_of_other_threads(tiny: Any) -> None
     alone = encode_images(tiny.model, inputs["pixel_values"])
     assert torch.equal(encoded[0].features, alone.features)
     assert torch.equal(encoded[0].keys, alone.keys)
+
+
+def test_removing_waits_for_the_calls_of_other_threads(tiny: Any) -> None:
+    """A call that lost its hooks half-way would go on with positions of the dense model."""
+    inputs = tiny.inputs(QUESTIONS)
+    inside, go_on = threading.Event(), threading.Event()
+    found: list[Tensor] = []
+
+    def wait(*_: Any) -> None:
+        if threading.current_thread() is other:
+            inside.set()
+            assert go_on.wait(60)
+
+    other = threading.Thread(target=lambda: found.append(logits_of(tiny.model, inputs)))
+    with apply_schedule(tiny.model, SCHEDULE) as handle:
+        expected = logits_of(tiny.model, inputs)
+        hook = tiny.decoder_layers[1].register_forward_pre_hook(wait)
+        other.start()
+        try:
+            assert inside.wait(60)
+            with pytest.raises(ModelError, match="while another thread runs the model; wait"):
+                handle.remove()
+        finally:
+            go_on.set()
+            other.join()
+            hook.remove()
+    assert torch.equal(found[0], expected)
+    assert_untouched(tiny.model)
