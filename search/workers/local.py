@@ -70,10 +70,11 @@ def worker_environments(workers: int) -> list[dict[str, str]]:
 
     Returns:
         Environment variables of each: one accelerator, in turn, where there are any; and, unless
-        the user has said how many, as many threads as there are processor cores for each.
+        the user has said how many, as many threads as it has of the processor cores that this
+        process may use.
     """
     devices = _cuda_devices()
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, _cores() // workers)
     environments = []
     for number in range(workers):
         environment = {}
@@ -83,6 +84,13 @@ def worker_environments(workers: int) -> list[dict[str, str]]:
             environment["OMP_NUM_THREADS"] = str(threads)
         environments.append(environment)
     return environments
+
+
+def _cores() -> int:
+    """Processor cores that this process may use: in a job of a cluster, a part of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS binds no process to cores
 
 
 def _cuda_devices() -> list[str]:

@@ -204,6 +204,17 @@ def test_each_worker_gets_one_accelerator_in_turn(monkeypatch: pytest.MonkeyPatc
     assert all("OMP_NUM_THREADS" not in each for each in worker_environments(3))
 
 
+def test_workers_share_the_cores_that_the_program_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})  # as Slurm and taskset do
+    try:
+        (environment,) = worker_environments(1)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert environment["OMP_NUM_THREADS"] == "1"
+
+
 @pytest.fixture(scope="module")
 def alone() -> list[dict[str, Any]]:
     """The trials of a search in this process."""
