@@ -198,7 +198,7 @@ def write_rows(records: Sequence[TrialRecord], file: TextIO) -> None:
     names = sorted({name for record in records for name in record.parameters})
     columns = [
         "budget", "number", "state", "origin", "objective", "accuracy", "samples", "tflops",
-        "mean_visual_tokens", "layers", "visual_tokens", "seconds", "content_hash",
+        "mean_visual_tokens", "within_budget", "layers", "visual_tokens", "seconds", "content_hash",
     ]  # fmt: skip
     writer = csv.DictWriter(file, [*columns, *names], lineterminator="\n")
     writer.writeheader()

@@ -27,6 +27,7 @@ _TYPES = {
     "samples": pa.int64(),
     "tflops": pa.float64(),
     "mean_visual_tokens": pa.float64(),
+    "within_budget": pa.bool_(),
     "layers": pa.list_(pa.int64()),
     "visual_tokens": pa.list_(pa.int64()),
     "content_hash": pa.string(),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import optuna
+import pandas as pd
 import pytest
 
 from pruners import published
@@ -20,6 +21,7 @@ from studies.records import (
     trial_records,
     write_trials,
 )
+from studies.trial_tables import write_table
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -89,9 +91,18 @@ def test_trials_are_written_as_a_table(study, tmp_path):
     assert (rows[2]["objective"], rows[2]["weight"]) == ("", "")
 
 
-def test_a_trial_says_when_its_schedule_is_above_the_budget(study, schedule):
+def test_a_trial_says_when_its_schedule_is_above_the_budget(study, schedule, tmp_path):
     note_schedule(study.ask(), schedule, within_budget=False)
-    assert [record.within_budget for record in trial_records(study)] == [True] * 4 + [False]
+    records = trial_records(study)
+    assert [record.within_budget for record in records] == [True] * 4 + [False]
+    # The best row of a table is not to be one that no budget allows.
+    write_trials(records, tmp_path / "trials.csv")
+    write_table(records, "parquet", tmp_path / "trials.parquet")
+    for table in (
+        pd.read_csv(tmp_path / "trials.csv"),
+        pd.read_parquet(tmp_path / "trials.parquet"),
+    ):
+        assert table["within_budget"].tolist() == [True] * 4 + [False]
 
 
 def test_the_time_of_a_search_counts_once_what_workers_do_at_once_and_no_pause(study):
