@@ -83,7 +83,7 @@ class CommandSettings(BaseModel):
 
     Attributes:
         budgets: Budgets as `space.parse_budget` reads them, for example ``"2 TFLOPs"``.
-        model: ``"embedded"``, a hub name or a folder; None lets the program choose.
+        model: ``"embedded"``, ``"analytic"``, a hub name or a folder; None lets the program choose.
         target: Preset or folder that schedules are written and priced for; None for the model's
             default.
         stages: Decoder stages of a schedule.
