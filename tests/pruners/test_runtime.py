@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,35 @@ def test_gradients_flow_through_merging(tiny: Any) -> None:
     assert weight.grad is not None
     assert weight.grad.abs().sum() > 0
     tiny.model.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("method", ["fastv", "visiondrop", "flowcut"])
+def test_gradient_checkpointing_changes_no_gradient(tiny: Any, method: str) -> None:
+    """Layers run a second time then, long after the call that pruned has ended."""
+    inputs = tiny.inputs(QUESTIONS)
+    model = copy.deepcopy(tiny.model).train()
+    found = []
+    with apply_schedule(model, published(method, 10, tiny.shape)):
+        for checkpointing in (False, True):
+            if checkpointing:
+                model.gradient_checkpointing_enable()
+            model.zero_grad()
+            model(**inputs).logits.square().sum().backward()
+            found.append({name: weight.grad for name, weight in model.named_parameters()})
+    expected, gradients = found
+    assert any(gradient is not None for gradient in expected.values())
+    for name, gradient in gradients.items():
+        assert (gradient is None) == (expected[name] is None)
+        assert gradient is None or torch.equal(gradient, expected[name])
+
+
+def test_a_model_is_saved_as_without_its_schedule(tiny: Any, tmp_path: Path) -> None:
+    with apply_schedule(tiny.model, SCHEDULE):
+        logits_of(tiny.model, tiny.inputs())
+        tiny.model.save_pretrained(tmp_path / "pruned")
+    tiny.model.save_pretrained(tmp_path / "dense")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "dense").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "pruned").iterdir()} == files
 
 
 def test_a_copy_of_a_pruned_model_is_pruned_by_itself(tiny: Any) -> None:
