@@ -49,7 +49,8 @@ class EmbeddedEvaluator:
 
     def __init__(self, checkpoint: Path = CHECKPOINT, benchmark: Path = DATA) -> None:
         self._checkpoint = checkpoint
-        self._benchmark = benchmark
+        self.benchmark = benchmark
+        """Folder of the samples."""
 
     @property
     def name(self) -> str:
@@ -60,9 +61,7 @@ class EmbeddedEvaluator:
     def measured_on(self) -> str:
         """The model and benchmark, in words."""
         model = "the embedded model" if self._checkpoint == CHECKPOINT else self.name
-        benchmark = (
-            "its benchmark" if self._benchmark == DATA else f"the benchmark {self._benchmark}"
-        )
+        benchmark = "its benchmark" if self.benchmark == DATA else f"the benchmark {self.benchmark}"
         return (
             f"{model} ({self.shape.decoder_layers} decoder layers, "
             f"{self.shape.visual_tokens} visual tokens) and {benchmark}"
@@ -92,11 +91,11 @@ class EmbeddedEvaluator:
 
     def samples(self, split: str) -> Sequence[SampleKey]:
         """List a split's samples in the order of its file."""
-        return _sample_keys(split_file(split, self._benchmark))
+        return _sample_keys(split_file(split, self.benchmark))
 
     def split_fingerprint(self, split: str) -> str:
         """Hash of the split's file."""
-        return hashlib.sha256(split_file(split, self._benchmark).read_bytes()).hexdigest()
+        return hashlib.sha256(split_file(split, self.benchmark).read_bytes()).hexdigest()
 
     def score(self, schedule: Schedule, split: str, indices: Sequence[int]) -> NDArray[np.float64]:
         """Score samples under a schedule: 1 for the right token, else 0."""
@@ -118,7 +117,7 @@ class EmbeddedEvaluator:
 
     def attention_mass(self, split: str, indices: Sequence[int]) -> AttentionMass:
         """Add up the attention that visual tokens receive in the dense model."""
-        samples = load_split(split, folder=self._benchmark)
+        samples = load_split(split, folder=self.benchmark)
         return attention_mass(self.model, self.processor, [samples[index] for index in indices])
 
     def inputs(self, split: str) -> SplitInputs:
@@ -135,7 +134,7 @@ class EmbeddedEvaluator:
         """
         if split not in self._encoded:
             self._encoded[split] = encode_split(
-                load_split(split, folder=self._benchmark),
+                load_split(split, folder=self.benchmark),
                 self.model,
                 self.processor,
                 self.text_tower,

@@ -53,7 +53,7 @@ class EmbeddedViewer:
             ]
 
     def _samples(self, indices: Sequence[int]) -> list[Sample]:
-        samples = load_split(self._split)
+        samples = load_split(self._split, folder=self._evaluator.benchmark)
         return [samples[index] for index in indices]
 
     def _inputs(self, indices: tuple[int, ...]) -> SplitInputs:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -23,7 +25,7 @@ from pruners import (
 from pruners.errors import DataError
 from pruners.published import published
 from search.analytic import AnalyticEvaluator
-from search.embedded import CHECKPOINT
+from search.embedded import CHECKPOINT, DATA
 from search.embedded.benchmark import load_split
 from search.embedded.prompts import chat
 from search.embedded.viewing import EmbeddedViewer
@@ -218,3 +220,13 @@ def logits(model: Any, inputs: dict[str, Tensor], masked: KeptSample | None = No
         for hook in hooks:
             hook.remove()
     return found
+
+
+def test_samples_are_those_of_the_benchmark_that_was_measured_on(tmp_path: Path) -> None:
+    shipped = pq.read_table(DATA / f"{SPLIT}.parquet")
+    pq.write_table(shipped[::-1], tmp_path / f"{SPLIT}.parquet")
+    evaluator = EmbeddedEvaluator(benchmark=tmp_path)
+    last = load_split(SPLIT)[-1]
+    shown = EmbeddedViewer(evaluator, SPLIT).show(0)
+    assert evaluator.samples(SPLIT)[0].identifier == last.id
+    assert (shown.question, shown.expected, shown.image) == (last.question, last.answer, last.png)
