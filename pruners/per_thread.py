@@ -28,7 +28,7 @@ class UnderWay(Generic[T]):
     def __init__(self) -> None:
         """Start with none."""
         self._own: PerThread[T] = PerThread()
-        self._threads: set[int] = set()
+        self._threads: set[threading.Thread] = set()
 
     @property
     def value(self) -> T | None:
@@ -37,13 +37,14 @@ class UnderWay(Generic[T]):
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another thread has a call under way."""
-        return bool(self._threads - {threading.get_ident()})
+        """Whether another thread has a call under way; one that has ended has none any more."""
+        others = self._threads - {threading.current_thread()}
+        return any(thread.is_alive() for thread in others)
 
     def enter(self, call: T) -> None:
         """Start a call of this thread."""
         self._own.value = call
-        self._threads.add(threading.get_ident())
+        self._threads.add(threading.current_thread())
 
     def leave(self) -> T | None:
         """End this thread's call, if there is one.
@@ -51,7 +52,7 @@ class UnderWay(Generic[T]):
         Returns:
             The call.
         """
-        self._threads.discard(threading.get_ident())
+        self._threads.discard(threading.current_thread())
         call, self._own.value = self._own.value, None
         return call
 
