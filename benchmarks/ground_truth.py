@@ -1,17 +1,18 @@
 """What every schedule of the lattice does, measured once and kept as data.
 
 All schedules of `lattice.py`, at five budgets and at none, run on 500 samples of the search split
-and 500 of the report split, or as many as ``--search-samples`` and ``--report-samples`` say. Kept
-are whether the answer is right, and on the search split also the probability of the dense model's
-answer and the agreement of the last hidden states.
+and all 2,600 of the report split, or as many as ``--search-samples`` and ``--report-samples`` say.
+Kept are whether the answer is right, and on the search split also the probability of the dense
+model's answer and the agreement of the last hidden states.
 
     python benchmarks/ground_truth.py --workers 2
 
-writes ``benchmarks/data/ground-truth-embedded.parquet`` in about 45 minutes. Finished chunks of
-samples are kept under ``runs/ground_truth``: the same command continues after an interruption.
-``--model`` also takes the folder of another checkpoint that ``search.embedded.train`` wrote, and
-``--benchmark`` that of other questions that ``search.embedded.benchmark`` drew. ``--parts sampled``
-runs some of the embedded model's schedules instead, scaled to the other model, for `transfer.py`.
+writes ``benchmarks/data/ground-truth-embedded.parquet`` in about two and a half hours. Finished
+chunks of samples are kept under ``runs/ground_truth``: the same command continues after an
+interruption. ``--model`` also takes the folder of another checkpoint that ``search.embedded.train``
+wrote, and ``--benchmark`` that of other questions that ``search.embedded.benchmark`` drew.
+``--parts sampled`` runs some of the embedded model's schedules instead, scaled to the other model,
+for `transfer.py`.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def main(
         Path, typer.Option(help="Folder of the questions. Default: the shipped ones.")
     ] = DEFAULT_QUESTIONS,
     search_samples: Annotated[int, typer.Option(min=5, help="Samples of the search split.")] = 500,
-    report_samples: Annotated[int, typer.Option(min=5, help="Samples of the report split.")] = 500,
+    report_samples: Annotated[int, typer.Option(min=5, help="Samples of the report split.")] = 2600,
     parts: Annotated[
         str, typer.Option(help="What to run, by commas: budgets, off-budget, sampled.")
     ] = "budgets,off-budget",

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import ground_truth
 from tabular_data import read_ground_truth
 
+SAMPLES = {"search": 500, "report": 2600}
 PATH = ground_truth.DATA / "ground-truth-embedded.parquet"
 
 
@@ -33,7 +34,7 @@ def test_the_data_is_of_the_model_and_lattice_that_ship(evaluator, truth):
     assert (about.fingerprint, about.shape) == (evaluator.fingerprint, evaluator.shape)
     for split, fingerprint in about.split_fingerprints.items():
         assert fingerprint == evaluator.split_fingerprint(split)
-        assert len(about.splits[split].identifiers) == 500
+        assert len(about.splits[split].identifiers) == SAMPLES[split]
     points = [
         point
         for part in ("budgets", "off-budget")
@@ -47,7 +48,7 @@ def test_rows_of_the_data_are_what_the_evaluator_gives(evaluator, truth):
     for split in ("search", "report"):
         names = {sample.identifier: at for at, sample in enumerate(evaluator.samples(split))}
         generator = np.random.default_rng(len(split))
-        columns = generator.choice(500, size=20, replace=False)
+        columns = generator.choice(SAMPLES[split], size=20, replace=False)
         indices = [names[truth.about.splits[split].identifiers[column]] for column in columns]
         for row in (0, *generator.choice(len(truth.points), size=4, replace=False)):
             probe = evaluator.probe(truth.schedules[row], split, indices)
