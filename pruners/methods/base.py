@@ -136,12 +136,11 @@ def with_mean(schedule: Schedule, tokens: int, shape: Shape) -> Schedule:
     Raises:
         ScheduleError: Even boundaries at layers 1, 2, ... and one token per stage keep more.
     """
-    depth = shape.decoder_layers / PAPER_LAYERS
-    here = moved_boundaries(schedule.stages, depth, shape.decoder_layers)
+    here = at_depth(schedule.stages, shape)
     if _mean(here, 1.0, shape) > tokens and is_starved(_solved(here, tokens, shape), shape):
         for step in range(STEPS, 0, -1):
             factor = step / STEPS
-            here = moved_boundaries(schedule.stages, factor * depth, shape.decoder_layers)
+            here = at_depth(schedule.stages, shape, factor)
             if _mean(here, factor, shape) <= tokens:
                 break
     if _mean(here, 0.0, shape) > tokens:
@@ -178,6 +177,21 @@ def _solved(stages: Sequence[Stage], tokens: int, shape: Shape) -> tuple[Stage, 
         low, high = (middle, high) if _mean(stages, middle, shape) <= tokens else (low, middle)
     nearest = min((low, high), key=lambda factor: abs(_mean(stages, factor, shape) - tokens))
     return _with_factor(stages, nearest, shape)
+
+
+def at_depth(stages: Sequence[Stage], shape: Shape, factor: float = 1.0) -> tuple[Stage, ...]:
+    """Carry boundaries of the papers' 32 layers over to a shape, by relative depth.
+
+    Args:
+        stages: Published stages, with layers of `PAPER_LAYERS`.
+        shape: The model's shape.
+        factor: How much earlier they come than at the same relative depth.
+
+    Returns:
+        The stages, as `moved_boundaries` leaves them.
+    """
+    depth = shape.decoder_layers / PAPER_LAYERS
+    return moved_boundaries(stages, factor * depth, shape.decoder_layers)
 
 
 def moved_boundaries(stages: Sequence[Stage], scale: float, layers: int) -> tuple[Stage, ...]:

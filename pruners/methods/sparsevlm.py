@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pruners.merges import DensityPeaks
-from pruners.methods.base import PAPER_LAYERS, Method, moved_boundaries, with_mean
+from pruners.methods.base import Method, at_depth, with_mean
 from pruners.schedule import Schedule
 from pruners.scorers import RaterAttention
 from pruners.shape import Shape
@@ -53,8 +53,7 @@ def sparsevlm(tokens: int, shape: Shape) -> Schedule:
         for layer, (kept, clusters) in zip(BOUNDARIES, _counts(KEPT[setting]), strict=True)
     )
     if tokens == setting and shape.visual_tokens == TOKENS:
-        depth = shape.decoder_layers / PAPER_LAYERS
-        return Schedule(stages=moved_boundaries(stages, depth, shape.decoder_layers), shape=shape)
+        return Schedule(stages=at_depth(stages, shape), shape=shape)
     return with_mean(Schedule(stages=stages), tokens, shape)
 
 

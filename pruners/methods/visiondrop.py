@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pruners.merges import NearestReference
-from pruners.methods.base import (
-    PAPER_LAYERS,
-    Method,
-    encoder_saliency,
-    moved_boundaries,
-    with_mean,
-)
+from pruners.methods.base import Method, at_depth, encoder_saliency, with_mean
 from pruners.schedule import Schedule
 from pruners.scorers import VisualSelfAttention
 from pruners.shape import Shape
@@ -52,8 +46,7 @@ def visiondrop(tokens: int, shape: Shape) -> Schedule:
     if kept[0] > shape.visual_tokens:
         return with_mean(Schedule(stages=_stages(PROPORTIONS, shape)), tokens, shape)
     stages = _stages([count / shape.visual_tokens for count in kept], shape)
-    depth = shape.decoder_layers / PAPER_LAYERS
-    return Schedule(stages=moved_boundaries(stages, depth, shape.decoder_layers), shape=shape)
+    return Schedule(stages=at_depth(stages, shape), shape=shape)
 
 
 def _stages(shares: Sequence[float], shape: Shape) -> tuple[Stage, ...]:
