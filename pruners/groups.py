@@ -16,7 +16,7 @@ from pruners.plan import Plan
 from pruners.samples import Sample
 from pruners.sequence import Selection
 from pruners.text_tower import QuestionOutputs
-from pruners.transfer import send
+from pruners.transfer import send, send_numbers
 from pruners.vision_outputs import VisionOutputs
 
 
@@ -112,7 +112,7 @@ def _group(
     classes = (_tile_class(samples, own, device) for own in places.values())
     return Group(
         rows=tuple(rows),
-        indices=None if whole else send(torch.tensor(rows, device="cpu"), device),
+        indices=None if whole else send_numbers(rows, device),
         visual=send(torch.stack([sample.visual for sample in samples]), device),
         classes=tuple(classes),
         counts=plan.counts([len(tile.tile) for tile in first]),
@@ -181,7 +181,7 @@ class GroupReader:
         left = self._encoded[tiles.kind].left
         if left is None:
             return None
-        return left.select(send(torch.tensor(tiles.sources, device="cpu"), tiles.visual.device))
+        return left.select(send_numbers(tiles.sources, tiles.visual.device))
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """Put what tokens have in the order of the samples' visual tokens.

@@ -28,7 +28,7 @@ from pruners.reads import vision_parts
 from pruners.schedule import Schedule
 from pruners.text_tower import QuestionOutputs, TextTower
 from pruners.tower import TowerPruning
-from pruners.transfer import send
+from pruners.transfer import send_numbers
 from pruners.vision import check_layers
 from pruners.vision_outputs import VisionOutputs
 from pruners.vision_towers import TowerOutputs
@@ -252,8 +252,8 @@ class PrunedModel:
         texts = self._reader.read(prompt.ids, scorer.text)
         distinct = list(dict.fromkeys(texts))
         encoded = self._encode(distinct)
-        chosen = torch.tensor([distinct.index(text) for text in texts], device="cpu")
-        return encoded.select(send(chosen, encoded.tokens.device))
+        chosen = [distinct.index(text) for text in texts]
+        return encoded.select(send_numbers(chosen, encoded.tokens.device))
 
     def _encode(self, questions: Sequence[str]) -> QuestionOutputs:
         """Encode questions where the model is now, which may have been moved."""

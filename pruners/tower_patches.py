@@ -13,7 +13,7 @@ from pruners.flow import accumulate_flow, layer_flow, tokens_to_drop
 from pruners.matching import match_tokens, merge_matched
 from pruners.selection import gather_tokens
 from pruners.tower_counts import flow_layers, matching_rounds, merged_per_layer
-from pruners.transfer import send
+from pruners.transfer import send_numbers
 
 
 class TowerPatches(ABC):
@@ -111,7 +111,7 @@ class FlowingPatches(TowerPatches):
         if not any(dropped):
             return None
         self._counts = [now - gone for now, gone in zip(self._counts, dropped, strict=True)]
-        counts = send(torch.tensor(self._counts, device="cpu"), score.device).unsqueeze(-1)
+        counts = send_numbers(self._counts, score.device).unsqueeze(-1)
         if self._present is not None:
             score = score.masked_fill(~self._present, -torch.inf)
         places = torch.arange(score.shape[1], device=score.device)

@@ -24,6 +24,20 @@ def send(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True)
 
 
+def send_numbers(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Send whole numbers to a device, as `send` does.
+
+    Args:
+        numbers: The numbers.
+        device: Where they are wanted.
+
+    Returns:
+        The same there, int64, (numbers,).
+    """
+    # Made on the host also where users have set another default device.
+    return send(torch.tensor(numbers, dtype=torch.long, device="cpu"), device)
+
+
 def send_together(parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Send several tensors in one go.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pruners.devices import device_of
-from pruners.transfer import send
+from pruners.transfer import send, send_numbers
 from pruners.vision_outputs import VisionOutputs, VisionParts
 
 
@@ -66,7 +66,7 @@ class TowerOutputs:
             outputs = self.batches[batch]
             rows = [where[place][1] for place in places]
             if rows != list(range(len(outputs))):
-                outputs = outputs.select(send(torch.tensor(rows, device="cpu"), device))
+                outputs = outputs.select(send_numbers(rows, device))
             made_of = [own for place in places if (own := patches[place]) is not None]
             if made_of:
                 outputs = outputs.of_tokens(send(torch.stack(made_of), device))
