@@ -157,6 +157,7 @@ def _smallness(parts: Scores, resampled: Resampled) -> tuple[float, float]:
         drawn = images - 1  # no group varies, so that none tells more than its images do
     if not drawn.sum() > 0:
         return 1.0, 1.0
-    true = drawn * images / np.maximum(images - 1, 1)
-    freedom = true.sum() ** 2 / (true**2 / np.maximum(images - 1, 1)).sum()
+    own = np.maximum(images - 1, 1)  # degrees of freedom of each group
+    true = drawn * images / own
+    freedom = true.sum() ** 2 / (true**2 / own).sum()
     return math.sqrt(true.sum() / drawn.sum()), float(freedom)
