@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,28 @@ def test_threads_do_not_mix_their_calls(tiny: Any) -> None:
         torch.testing.assert_close(results[index], wanted, atol=1e-5, rtol=0)
 
 
+@contextmanager
+def held_back(work: Callable[[], None], layer: torch.nn.Module) -> Iterator[None]:
+    """Run work in another thread, which waits before a layer until the end."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        if threading.current_thread() is other:
+            inside.set()
+            assert go_on.wait(60)
+
+    other = threading.Thread(target=work)
+    hook = layer.register_forward_pre_hook(wait)
+    other.start()
+    try:
+        assert inside.wait(60)
+        yield
+    finally:
+        go_on.set()
+        other.join()
+        hook.remove()
+
+
 def test_images_are_encoded_beside_the_calls_of_other_threads(tiny: Any) -> None:
     """What they read of images differs: here a similarity, of which `encode_images` knows nothing.
 
@@ -158,29 +181,16 @@ def test_images_are_encoded_beside_the_calls_of_other_threads(tiny: Any) -> None
     """
     inputs = tiny.inputs(QUESTIONS)
     schedule = published("desap", tiny.visual_tokens // 2, tiny.shape)
-    inside, go_on = threading.Event(), threading.Event()
     encoded: list[Any] = []
 
-    def wait(*_: Any) -> None:
-        if threading.current_thread() is encoder:
-            inside.set()
-            assert go_on.wait(60)
+    def encode() -> None:
+        encoded.append(encode_images(tiny.model, inputs["pixel_values"]))
 
-    encoder = threading.Thread(
-        target=lambda: encoded.append(encode_images(tiny.model, inputs["pixel_values"]))
-    )
     settings = {"processor": tiny.tokenizer, "text_tower": tiny.text_tower}
     with apply_schedule(tiny.model, schedule, **settings):
         expected = logits_of(tiny.model, inputs)
-        hook = tiny.model.model.vision_tower.encoder.layers[0].register_forward_pre_hook(wait)
-        encoder.start()
-        try:
-            assert inside.wait(60)
+        with held_back(encode, tiny.model.model.vision_tower.encoder.layers[0]):
             found = logits_of(tiny.model, inputs)
-        finally:
-            go_on.set()
-            encoder.join()
-            hook.remove()
     assert torch.equal(found, expected)
     alone = encode_images(tiny.model, inputs["pixel_values"])
     assert torch.equal(encoded[0].features, alone.features)
@@ -190,26 +200,17 @@ def test_images_are_encoded_beside_the_calls_of_other_threads(tiny: Any) -> None
 def test_removing_waits_for_the_calls_of_other_threads(tiny: Any) -> None:
     """A call that lost its hooks half-way would go on with positions of the dense model."""
     inputs = tiny.inputs(QUESTIONS)
-    inside, go_on = threading.Event(), threading.Event()
     found: list[Tensor] = []
 
-    def wait(*_: Any) -> None:
-        if threading.current_thread() is other:
-            inside.set()
-            assert go_on.wait(60)
+    def call() -> None:
+        found.append(logits_of(tiny.model, inputs))
 
-    other = threading.Thread(target=lambda: found.append(logits_of(tiny.model, inputs)))
     with apply_schedule(tiny.model, SCHEDULE) as handle:
         expected = logits_of(tiny.model, inputs)
-        hook = tiny.decoder_layers[1].register_forward_pre_hook(wait)
-        other.start()
-        try:
-            assert inside.wait(60)
-            with pytest.raises(ModelError, match="while another thread runs the model; wait"):
-                handle.remove()
-        finally:
-            go_on.set()
-            other.join()
-            hook.remove()
+        with (
+            held_back(call, tiny.decoder_layers[1]),
+            pytest.raises(ModelError, match="while another thread runs the model; wait"),
+        ):
+            handle.remove()
     assert torch.equal(found[0], expected)
     assert_untouched(tiny.model)
